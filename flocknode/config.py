@@ -1,0 +1,301 @@
+"""A node directory: everything one node is started from, written once and validated strictly when it is read.
+
+    node.toml     where it listens, whom it knows, what it learns
+    genesis.bin   the network, alike at every node
+    node.key      its signing key; dealer.key and network.key where the network has them
+    blobs/        the initial model, and later all others;  ledger.db  node.log  appear when it runs
+"""
+
+from __future__ import annotations
+
+import json
+import tomllib
+import types
+from collections.abc import Iterator, Mapping
+from math import isfinite
+from pathlib import Path
+from typing import Any, Final, TypeVar, get_args, get_origin
+
+import attrs
+from attrs import field, frozen
+from attrs.validators import ge, in_, le, matches_re, optional
+
+from flocknode import keystore
+from flocknode.blobs import BlobStore
+from flocknode.files import write_file
+from flocknode.learning.task import (
+    MAX_BATCH_SIZE,
+    MAX_EPOCHS,
+    MAX_SEED,
+    PARTITIONS,
+    TASK_NAMES,
+    Scalar,
+)
+from flocknode.observe.log import LEVELS
+from flocknode.transport.base import InvalidAddressError, Member, parse_address
+from protocol.blob import blob_digest
+from protocol.codec import DecodeError
+from protocol.keys import Identity, PeerNameError, peer_from_name, peer_name
+from protocol.params import Genesis, Setup
+from protocol.secrets import DealerPackage
+
+Record = TypeVar("Record", bound=attrs.AttrsInstance)
+
+CONFIG_FILE = "node.toml"
+GENESIS_FILE = "genesis.bin"
+MAX_SHARDS = 4096
+BROADCAST_MODES: Final = ("push", "gossipsub")
+BEHAVIOURS: Final = ("honest", "poison")
+
+
+class ConfigError(Exception):
+    """A node directory is incomplete or contradicts itself; the message names the file and the key."""
+
+
+def _finite(instance: object, attribute: attrs.Attribute[float], value: float) -> None:
+    if not isfinite(value):
+        raise ValueError(f"'{attribute.name}' must be finite: {value}")
+
+
+def _multiaddr(instance: object, attribute: attrs.Attribute[str], value: str) -> None:
+    try:
+        parse_address(value)
+    except InvalidAddressError as error:
+        raise ValueError(f"'{attribute.name}': {error}") from error
+
+
+@frozen(kw_only=True)
+class NodeSettings:
+    """The table [node]. `listen`: a TCP multiaddr, port 0 for any free port."""
+
+    name: str = field(validator=matches_re(r"[A-Za-z0-9._-]{1,64}"))
+    listen: str = field(validator=_multiaddr)
+    broadcast: str = field(default="push", validator=in_(BROADCAST_MODES))
+    log_level: str = field(default="info", validator=in_(tuple(LEVELS)))
+    torch_threads: int = field(default=1, validator=[ge(1), le(256)])
+
+
+@frozen(kw_only=True)
+class LearningSettings:
+    """The table [learning]: the task, this node's shard of its data, and what overrides the task's defaults.
+
+    All nodes of a network share `shards`, `seed`, `partition` and `alpha`, or their shards overlap.
+    """
+
+    task: str = field(validator=in_(TASK_NAMES))
+    shard: int = field(validator=ge(0))
+    shards: int = field(validator=[ge(1), le(MAX_SHARDS)])
+    seed: int = field(default=0, validator=[ge(0), le(MAX_SEED)])
+    partition: str = field(default="iid", validator=in_(PARTITIONS))
+    alpha: float = field(default=0.5, validator=[_finite, ge(1e-6), le(1e6)])
+    epochs: int | None = field(default=None, validator=optional([ge(1), le(MAX_EPOCHS)]))
+    batch_size: int | None = field(default=None, validator=optional([ge(1), le(MAX_BATCH_SIZE)]))
+    learning_rate: float | None = field(default=None, validator=optional([_finite, ge(0.0), le(100.0)]))
+    momentum: float | None = field(default=None, validator=optional([_finite, ge(0.0), le(0.999)]))
+
+    def __attrs_post_init__(self) -> None:
+        if self.shard >= self.shards:
+            raise ValueError(f"'shard' must be below 'shards': {self.shard} of {self.shards}")
+
+    def hyperparameters(self) -> dict[str, Scalar]:
+        """What is set of the keys that `Task.fit` reads from its configuration."""
+        chosen = {name: getattr(self, name) for name in ("epochs", "batch_size", "learning_rate", "momentum")}
+        return {name: value for name, value in chosen.items() if value is not None}
+
+
+@frozen(kw_only=True)
+class Behaviour:
+    """The table [behaviour]: "poison" trains on flipped labels and scales its update; for experiments."""
+
+    kind: str = field(default="honest", validator=in_(BEHAVIOURS))
+    scale: float = field(default=1.0, validator=_finite)
+
+
+@frozen(kw_only=True)
+class NodeConfig:
+    """node.toml. `members` lists everyone this node admits, with their addresses; itself as well."""
+
+    node: NodeSettings
+    learning: LearningSettings
+    behaviour: Behaviour = field(factory=Behaviour)
+    members: tuple[Member, ...]
+
+
+@frozen(kw_only=True)
+class NodeDirectory:
+    """A directory that was read and found consistent. `psk`: 32 bytes, in a closed network."""
+
+    path: Path
+    config: NodeConfig
+    genesis: Genesis
+    identity: Identity
+    dealer: DealerPackage | None = field(default=None, repr=False)
+    psk: bytes | None = field(default=None, repr=False)
+
+
+def write_node_dir(directory: NodeDirectory, initial_model: bytes) -> None:
+    """Create the directory of a new node; `initial_model` is the blob that the genesis names.
+
+    node.toml is written last, so that what an interruption leaves is not taken for a node. Raises
+    `ConfigError` where the directory is not empty or the parts do not fit together, `KeystoreError`,
+    `BlobStoreError`.
+    """
+    path = directory.path
+    if blob_digest(initial_model) != directory.genesis.model_digest:
+        raise ConfigError(f"{path}: the initial model is not the one that the genesis names")
+    _check_consistent(directory)
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if any(path.iterdir()):
+            raise ConfigError(f"{path}: not empty; a node's directory is never written over")
+        write_file(path / GENESIS_FILE, [directory.genesis.to_bytes()])
+        keystore.save_identity(path, directory.identity)
+        if directory.dealer is not None:
+            keystore.save_dealer_package(path, directory.dealer)
+        if directory.psk is not None:
+            keystore.save_psk(path, directory.psk)
+        BlobStore(path).put(directory.genesis.model_digest, initial_model)
+        write_file(path / CONFIG_FILE, [to_toml(directory.config).encode()])
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}") from error
+
+
+def load_node_dir(path: Path) -> NodeDirectory:
+    """Read and check a node's directory. Raises `ConfigError` or `KeystoreError`, naming file and key."""
+    config = from_toml(_read(path / CONFIG_FILE), path / CONFIG_FILE)
+    try:
+        genesis = Genesis.from_bytes(_read(path / GENESIS_FILE))
+    except DecodeError as error:
+        raise ConfigError(f"{path / GENESIS_FILE}: {error}") from error
+    directory = NodeDirectory(
+        path=path,
+        config=config,
+        genesis=genesis,
+        identity=keystore.load_identity(path),
+        dealer=keystore.load_dealer_package(path),
+        psk=keystore.load_psk(path),
+    )
+    _check_consistent(directory)
+    return directory
+
+
+def _check_consistent(directory: NodeDirectory) -> None:
+    config, genesis = directory.config, directory.genesis
+    file = directory.path / CONFIG_FILE
+    if config.learning.task != genesis.task:
+        raise ConfigError(
+            f"{file}: learning.task is {config.learning.task!r}, the genesis is for {genesis.task!r}"
+        )
+    listed = {member.peer for member in config.members}
+    if len(listed) != len(config.members):
+        raise ConfigError(f"{file}: members: a peer is listed twice")
+    for member in genesis.members:
+        if member.peer not in listed:
+            raise ConfigError(f"{file}: members: {peer_name(member.peer)} of the genesis is not listed")
+    if directory.identity.peer not in listed:
+        raise ConfigError(
+            f"{file}: members: this node itself, {peer_name(directory.identity.peer)}, is not listed"
+        )
+    if (genesis.params.setup is Setup.DEALER) != (directory.dealer is not None):
+        word = "lacks" if directory.dealer is None else "has no use for"
+        raise ConfigError(f"{directory.path / keystore.DEALER_FILE}: this network {word} a dealer's package")
+
+
+# -- TOML ----------------------------------------------------------------------------------------
+
+
+def to_toml(config: NodeConfig) -> str:
+    """node.toml, with a comment on top of each table; `from_toml` reads it back."""
+    return "\n".join(_lines(config)) + "\n"
+
+
+def _lines(config: NodeConfig) -> Iterator[str]:
+    for table in ("node", "learning", "behaviour"):
+        record = getattr(config, table)
+        yield f"[{table}]"
+        for name, value in attrs.asdict(record).items():
+            if value is not None:
+                yield f"{name} = {_literal(value)}"
+        yield ""
+    for member in config.members:
+        yield "[[members]]"
+        yield f"peer = {_literal(peer_name(member.peer))}"
+        yield f"address = {_literal(member.address)}"
+        yield ""
+
+
+def _literal(value: str | int | float) -> str:
+    if isinstance(value, str):
+        # A JSON string is a TOML basic string, but for DEL, which TOML wants escaped.
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    return repr(value)
+
+
+def from_toml(data: bytes, file: Path) -> NodeConfig:
+    """The configuration in `data`; `file` is for messages. Raises `ConfigError` naming file and key."""
+    try:
+        tables = tomllib.loads(data.decode())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file}: {error}") from error
+    if unknown := sorted(tables.keys() - {"node", "learning", "behaviour", "members"}):
+        raise ConfigError(f"{file}: unknown key {unknown[0]!r}")
+    return NodeConfig(
+        node=_record(NodeSettings, tables.get("node", {}), file, "node"),
+        learning=_record(LearningSettings, tables.get("learning", {}), file, "learning"),
+        behaviour=_record(Behaviour, tables.get("behaviour", {}), file, "behaviour"),
+        members=tuple(_members(tables.get("members", []), file)),
+    )
+
+
+def _members(entries: Any, file: Path) -> Iterator[Member]:
+    if not isinstance(entries, list):
+        raise ConfigError(f"{file}: 'members' must be an array of tables, [[members]]")
+    for number, entry in enumerate(entries):
+        where = f"members[{number}]"
+        listed = _record(_ListedMember, entry, file, where)
+        try:
+            yield Member(peer_from_name(listed.peer), listed.address)
+        except PeerNameError as error:
+            raise ConfigError(f"{file}: {where}.peer: {error}") from error
+        except ValueError as error:
+            raise ConfigError(f"{file}: {where}: {error}") from error
+
+
+@frozen(kw_only=True)
+class _ListedMember:
+    peer: str
+    address: str = field(validator=_multiaddr)
+
+
+def _record(cls: type[Record], table: Any, file: Path, where: str) -> Record:
+    """`cls` from a TOML table: known keys only, exact types, all that have no default."""
+    if not isinstance(table, Mapping):
+        raise ConfigError(f"{file}: {where!r} must be a table")
+    attrs.resolve_types(cls)
+    known = {attribute.name: attribute for attribute in attrs.fields(cls)}
+    if unknown := sorted(table.keys() - known.keys()):
+        raise ConfigError(f"{file}: unknown key '{where}.{unknown[0]}'")
+    for name, attribute in known.items():
+        if name not in table and attribute.default is attrs.NOTHING:
+            raise ConfigError(f"{file}: '{where}.{name}' is missing")
+    values = {name: _typed(value, known[name].type, file, f"{where}.{name}") for name, value in table.items()}
+    try:
+        return cls(**values)
+    except ValueError as error:
+        raise ConfigError(f"{file}: {where}: {error.args[0]}") from error
+
+
+def _typed(value: Any, hint: Any, file: Path, key: str) -> Any:
+    kind = get_args(hint)[0] if get_origin(hint) is types.UnionType else hint
+    if kind is float and type(value) is int:
+        return float(value)
+    if type(value) is not kind:
+        raise ConfigError(f"{file}: '{key}' must be {kind.__name__}, not {type(value).__name__}")
+    return value
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}") from error

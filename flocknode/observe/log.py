@@ -1,0 +1,92 @@
+"""Structured logs: one JSON object a line, with wall-clock time and the node's name."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO, TypeAlias
+
+import structlog
+from structlog.typing import EventDict, FilteringBoundLogger, Processor
+
+Logger: TypeAlias = FilteringBoundLogger
+
+LOG_FILE = "node.log"
+LEVELS: Mapping[str, int] = {
+    "debug": logging.DEBUG,
+    "info": logging.INFO,
+    "warning": logging.WARNING,
+    "error": logging.ERROR,
+}
+
+
+def open_log(directory: Path, node: str, level: str, console: bool = False) -> tuple[Logger, IO[str]]:
+    """A logger that appends to `directory`/node.log, and to standard error if `console`, and its open file.
+
+    Every line has "time" (UTC, ISO 8601), "node", "level" and "event". Raises KeyError for an unknown level.
+    """
+    # Line buffered: a node that is killed has logged everything up to then.
+    file = (directory / LOG_FILE).open("a", buffering=1, encoding="utf-8")
+    return make_logger([file, sys.stderr] if console else [file], node, level), file
+
+
+def make_logger(sinks: list[IO[str]], node: str, level: str) -> Logger:
+    """A logger that writes each record as a line of JSON to every sink."""
+    processors: list[Processor] = [
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
+        structlog.processors.format_exc_info,
+        structlog.processors.JSONRenderer(serializer=_to_json),
+    ]
+    logger: Logger = structlog.wrap_logger(
+        _Sinks(sinks),
+        processors=processors,
+        wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),
+        cache_logger_on_first_use=True,
+        node=node,
+    )
+    return logger
+
+
+class _Sinks:
+    """What structlog calls with a finished line."""
+
+    def __init__(self, sinks: list[IO[str]]) -> None:
+        self._sinks = sinks
+
+    def msg(self, line: str) -> None:
+        for sink in self._sinks:
+            sink.write(line + "\n")
+
+    debug = info = warning = error = critical = exception = log = msg
+
+
+class Bridge(logging.Handler):
+    """Sends what libraries say through the standard logging module to a node's log."""
+
+    def __init__(self, logger: Logger, level: int = logging.WARNING) -> None:
+        super().__init__(level)
+        self._logger = logger
+
+    def emit(self, record: logging.LogRecord) -> None:
+        fields: dict[str, object] = {"logger": record.name, "message": record.getMessage()}
+        if record.exc_info:
+            fields["exc_info"] = record.exc_info
+        self._logger.log(record.levelno, "library", **fields)
+
+
+def _to_json(event: EventDict, **options: object) -> str:
+    return json.dumps(event, default=_plain, separators=(",", ":"))
+
+
+def _plain(value: object) -> object:
+    """Digests and peers as hex; numpy scalars as numbers; anything else as its text."""
+    if isinstance(value, bytes):
+        return value.hex()
+    if isinstance(value, set | frozenset):
+        return sorted(value, key=repr)
+    item = getattr(value, "item", None)
+    return item() if callable(item) else str(value)

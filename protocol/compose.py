@@ -1,0 +1,288 @@
+"""A leader's block: the one that the Readys at hand call for, or none yet (docs/PROTOCOL.md section 3).
+
+`compose` is the counterpart of `protocol.round.block_effect`: what it makes, that accepts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from attrs import define, field
+
+from protocol.jobs import DisputeResult, VerifyResult
+from protocol.ledger import block as blocks
+from protocol.ledger.block import MAX_TRANSACTIONS, BlockBody, Closing, Reason
+from protocol.ledger.settlement import apply_transaction, open_round
+from protocol.ledger.state import LedgerState, Phase, PinnedAdvert
+from protocol.messages import Contribution, KeyAdvert, Kind, NamedSecret, Statement, Transaction
+from protocol.params import Challenge
+from protocol.pool import Pool
+from protocol.round import (
+    ZERO_SEED,
+    Rules,
+    aggregator_silent,
+    attempts_left,
+    contributors_pinned,
+    enough_contributors,
+    enough_sharers,
+    is_receipted,
+    is_witnessed,
+    openings_pinned,
+    sealed_votes_pinned,
+    sharers_pinned,
+    uploads_missing,
+)
+from protocol.secagg.verification import Verdict
+from protocol.tally import GAVE_UP, Tally
+
+
+@define(eq=False)
+class Findings:
+    """What a node has found out about the current round beyond the statements themselves."""
+
+    check_seeds: dict[bytes, bytes] = field(factory=dict)
+    zs: tuple[bytes, ...] | None = None
+    verified: VerifyResult | None = None
+    dispute: DisputeResult | None = None
+
+
+def compose(
+    state: LedgerState, rules: Rules, tally: Tally, pool: Pool, findings: Findings
+) -> BlockBody | None:
+    """The body of the next block, or None while the Readys or this node's knowledge do not suffice."""
+    if not tally.is_quorum:
+        return None
+    body = _BY_PHASE[state.learning.phase](state, rules, tally, pool, findings)
+    if body is None and tally.is_late(GAVE_UP):
+        return _give_up(state, rules, tally, pool, findings)
+    return body
+
+
+def _cite(
+    pool: Pool, round_: int, kind: Kind, peers: Sequence[bytes], attempt: int = 0
+) -> tuple[bytes, ...] | None:
+    """The peers' statements of one kind as they stand in a block; None if one is not held here."""
+    statements = [pool.get(round_, kind, peer, attempt) for peer in peers]
+    if any(statement is None for statement in statements):
+        return None
+    return tuple(statement.cited() for statement in statements if statement is not None)
+
+
+def _closing(state: LedgerState, rules: Rules, tally: Tally, pool: Pool, round_: int) -> Closing | None:
+    adverts = _cite(pool, round_, Kind.KEY_ADVERT, tally.attested(Kind.KEY_ADVERT))
+    if adverts is None:
+        return None
+    return Closing(adverts, tuple(s.cited() for s in applicable_transactions(state, rules, pool)))
+
+
+def applicable_transactions(state: LedgerState, rules: Rules, pool: Pool) -> list[Statement]:
+    """Transactions that apply one after the other, lowest nonce first, at most a block's fill."""
+    chosen: list[Statement] = []
+    waiting = sorted(
+        (s for s in pool.transactions()),
+        key=lambda s: (s.body.nonce if isinstance(s.body, Transaction) else 0, s.sender),
+    )
+    for statement in waiting:
+        assert isinstance(statement.body, Transaction)
+        after = apply_transaction(state, rules.params, statement.sender, statement.body)
+        if after is not None and len(chosen) < MAX_TRANSACTIONS:
+            state = after
+            chosen.append(statement)
+    return chosen
+
+
+def _open(state: LedgerState, rules: Rules, tally: Tally, pool: Pool, _: Findings) -> BlockBody | None:
+    adverts = _cite(pool, state.round, Kind.KEY_ADVERT, tally.attested(Kind.KEY_ADVERT))
+    if adverts is None:
+        return None
+    pinned = []
+    for peer in tally.attested(Kind.KEY_ADVERT):
+        statement = pool.get(state.round, Kind.KEY_ADVERT, peer)
+        assert statement is not None
+        assert isinstance(statement.body, KeyAdvert)
+        pinned.append(PinnedAdvert(peer, statement.body.mask_public, statement.body.seal_public))
+    if open_round(state, rules.params, pinned).learning.phase is not Phase.SHARE:
+        return None
+    return blocks.OpenBody(Closing(adverts))
+
+
+def _setup(
+    state: LedgerState, rules: Rules, tally: Tally, pool: Pool, findings: Findings
+) -> BlockBody | None:
+    sharers = sharers_pinned(state, tally)
+    if enough_sharers(state, sharers):
+        bundles = _cite(pool, state.round, Kind.SHARE_BUNDLE, sharers)
+        return None if bundles is None else blocks.SetupBody(bundles)
+    if tally.is_late():
+        return _abort(state, rules, tally, pool, findings, Reason.TOO_FEW_SHARERS)
+    return None
+
+
+def _contribution(
+    state: LedgerState, rules: Rules, tally: Tally, pool: Pool, findings: Findings
+) -> BlockBody | None:
+    contributors = contributors_pinned(state, tally)
+    if not enough_contributors(state, contributors):
+        return blocks.AbandonBody(Reason.TOO_FEW_CONTRIBUTORS, ()) if tally.is_late() else None
+    contributions = _cite(pool, state.round, Kind.CONTRIBUTION, contributors)
+    if contributions is None:
+        return None
+    receipts: list[bytes] = []
+    for peer in contributors:
+        vouchers = vouchers_for(state, pool, peer)
+        if not vouchers:
+            return None
+        receipts.extend(voucher.cited() for voucher in vouchers)
+    return blocks.ContributionBody(contributions, tuple(receipts))
+
+
+def vouchers_for(state: LedgerState, pool: Pool, proposer: bytes) -> list[Statement]:
+    """The aggregator's receipt for this upload, or else enough witnesses; empty if neither is held."""
+    contribution = pool.get(state.round, Kind.CONTRIBUTION, proposer)
+    aggregator = state.learning.aggregator
+    if contribution is None or aggregator is None or not isinstance(contribution.body, Contribution):
+        return []
+    digest = contribution.body.upload_digest
+    receipt = pool.get(state.round, Kind.RECEIPT, aggregator, state.learning.attempt, proposer)
+    if receipt is not None and is_receipted(state, proposer, digest, [receipt]):
+        return [receipt]
+    witnesses = [
+        witness
+        for voter in state.learning.voters
+        if (witness := pool.get(state.round, Kind.WITNESS, voter, 0, proposer)) is not None
+    ]
+    return witnesses if is_witnessed(state, proposer, digest, witnesses) else []
+
+
+def _aggregate(state: LedgerState, rules: Rules, tally: Tally, pool: Pool, _: Findings) -> BlockBody | None:
+    evidence = dealer_evidence(state, pool)
+    if evidence:
+        return blocks.AbandonBody(Reason.DEALER_FAULT, evidence)
+    aggregator = state.learning.aggregator
+    assert aggregator is not None
+    claim = pool.get(state.round, Kind.AGGREGATE_CLAIM, aggregator, state.learning.attempt)
+    if claim is not None and tally.held_by_quorum(getattr(claim.body, "sum_digest", b"")):
+        return blocks.AggregateBody(claim.cited())
+    if aggregator_silent(tally):
+        if attempts_left(state, rules.params):
+            return blocks.TimeoutBody(state.learning.attempt)
+        return blocks.AbandonBody(Reason.NO_AGGREGATE, ())
+    return None
+
+
+def dealer_evidence(state: LedgerState, pool: Pool) -> tuple[bytes, ...]:
+    """One proof for each dealer whose garbage was proven (the pool holds checked evidence only)."""
+    by_dealer = {s.envelope.body: s for s in pool.of_kind(state.round, Kind.DEALER_EVIDENCE)}
+    first: dict[bytes, Statement] = {}
+    for statement in by_dealer.values():
+        first.setdefault(getattr(statement.body, "dealer", b""), statement)
+    return tuple(first[dealer].cited() for dealer in sorted(first))
+
+
+def _ballot(
+    state: LedgerState, rules: Rules, tally: Tally, pool: Pool, findings: Findings
+) -> BlockBody | None:
+    learning = state.learning
+    evidence = dealer_evidence(state, pool)
+    if evidence and not learning.ballot:
+        return blocks.AbandonBody(Reason.DEALER_FAULT, evidence)
+    if learning.ballot:
+        votes = _cite(pool, state.round, Kind.SEALED_VOTE, sealed_votes_pinned(state, tally), learning.ballot)
+        if votes is None:
+            return None
+        return blocks.BallotBody(learning.check_seeds, (), (), learning.verdict, learning.candidate, votes)
+    attested = set(tally.attested(Kind.REVEAL))
+    contributors = [contribution.peer for contribution in learning.contributors]
+    if not attested >= set(contributors):
+        return (
+            _abort(state, rules, tally, pool, findings, Reason.CHECK_SEED_LOST) if tally.is_late() else None
+        )
+    verified, zs = findings.verified, findings.zs
+    if verified is None or zs is None:
+        return None
+    needed = attested | set(contributors)
+    if any(bundle.peer in needed and bundle.peer not in findings.check_seeds for bundle in learning.sharers):
+        return None
+    seeds = tuple(findings.check_seeds.get(bundle.peer, ZERO_SEED) for bundle in learning.sharers)
+    reveals: tuple[bytes, ...] = ()
+    if rules.params.challenge is Challenge.CLEAR:
+        reveals = tuple(
+            statement.cited()
+            for peer in contributors
+            if (statement := pool.get(state.round, Kind.REVEAL, peer)) is not None
+        )
+    trusted = verified.verdict is Verdict.TRUSTED
+    votes = _cite(pool, state.round, Kind.SEALED_VOTE, sealed_votes_pinned(state, tally) if trusted else ())
+    if votes is None:
+        return None
+    return blocks.BallotBody(seeds, zs, reveals, int(verified.verdict), verified.model_digest, votes)
+
+
+def _dispute(
+    state: LedgerState, rules: Rules, tally: Tally, pool: Pool, findings: Findings
+) -> BlockBody | None:
+    missing = uploads_missing(state, tally)
+    if missing:
+        return blocks.DisputeBody(missing, False, b"", (), 0, b"") if tally.is_late() else None
+    return None if findings.dispute is None else dispute_body(state, findings.dispute)
+
+
+def dispute_body(state: LedgerState, result: DisputeResult) -> blocks.DisputeBody:
+    """The ruling that follows from a finished dispute job."""
+    proposers = state.learning.proposers
+    return blocks.DisputeBody(
+        missing=(),
+        sum_matches=result.sum_matches,
+        sum_digest=result.sum_digest,
+        guilty_checks=tuple(proposers[index] for index in sorted(result.guilty_checks)),
+        verdict=int(result.repaired.verdict),
+        candidate=result.repaired.model_digest,
+    )
+
+
+def _outcome(state: LedgerState, rules: Rules, tally: Tally, pool: Pool, _: Findings) -> BlockBody | None:
+    openings = _cite(
+        pool, state.round, Kind.VOTE_OPENING, openings_pinned(state, tally), state.learning.ballot
+    )
+    closing = _closing(state, rules, tally, pool, state.round + 1)
+    if openings is None or closing is None:
+        return None
+    return blocks.OutcomeBody(openings, closing)
+
+
+def _recover(
+    state: LedgerState, rules: Rules, tally: Tally, pool: Pool, findings: Findings
+) -> BlockBody | None:
+    return _abort(state, rules, tally, pool, findings, Reason(state.learning.reason))
+
+
+def _abort(
+    state: LedgerState, rules: Rules, tally: Tally, pool: Pool, findings: Findings, reason: Reason
+) -> BlockBody | None:
+    sharers = {bundle.peer for bundle in state.learning.sharers}
+    attested = [peer for peer in tally.attested(Kind.REVEAL) if peer in sharers]
+    closing = _closing(state, rules, tally, pool, state.round + 1)
+    if closing is None or any(peer not in findings.check_seeds for peer in attested):
+        return None
+    seeds = tuple(NamedSecret(peer, findings.check_seeds[peer]) for peer in attested)
+    return blocks.AbortBody(reason, seeds, closing)
+
+
+def _give_up(
+    state: LedgerState, rules: Rules, tally: Tally, pool: Pool, findings: Findings
+) -> BlockBody | None:
+    if state.learning.phase in (Phase.ADVERT, Phase.RECOVER):
+        return None
+    return _abort(state, rules, tally, pool, findings, Reason.NO_PROGRESS)
+
+
+_BY_PHASE = {
+    Phase.ADVERT: _open,
+    Phase.SHARE: _setup,
+    Phase.CONTRIBUTE: _contribution,
+    Phase.AGGREGATE: _aggregate,
+    Phase.BALLOT: _ballot,
+    Phase.DISPUTE: _dispute,
+    Phase.VOTE: _outcome,
+    Phase.RECOVER: _recover,
+}

@@ -1,0 +1,468 @@
+"""Agreement on one block at one height, by Jolteon's rules (arXiv 2106.10362; docs/PROTOCOL.md section 7).
+
+Two phases (PREPARE, COMMIT), a leader a view, a view change by time-out certificates. This file holds
+the safety argument and nothing else; what makes a block valid is its caller's business.
+
+Theory of operation. A block is final once more than 2/3 signed COMMIT for it in one view. Whoever signs
+COMMIT in view v has first made the PREPARE certificate of v its `high_qc`, and signs nothing of v once it
+has signed Timeout(v). So of any 2/3 that time out of v, one honest node carries a `high_qc` of at least v;
+a leader of a later view has to re-propose the block of the highest certificate among them; hence no other
+block can gather 2/3 PREPARE votes, let alone COMMIT votes. All that this rests on (the highest prepared,
+committed and timed-out view, `high_qc` with its block, own proposals) is durable before a message leaves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
+
+from attrs import define, evolve, field, frozen
+
+from protocol.codec import bounded_bytes, decode, digest, encode, int_range
+from protocol.ledger.block import BLOCK_BYTES, Block, decode_block
+from protocol.messages import (
+    MAX_HEIGHT,
+    Body,
+    Certificate,
+    CertificateNotice,
+    Kind,
+    Proposal,
+    Statement,
+    Timeout,
+    Vote,
+    VotePhase,
+    WireError,
+    certificate_holds,
+    more_than_third,
+    quorum,
+)
+
+
+@frozen
+class Safety:
+    """What must survive a crash at this height. Views are 0 where nothing was signed yet."""
+
+    height: int = field(validator=int_range(0, MAX_HEIGHT))
+    view: int = 1
+    prepared_view: int = 0
+    prepared_hash: bytes = b""
+    committed_view: int = 0
+    committed_hash: bytes = b""
+    timed_out_view: int = 0
+    high_qc: Certificate | None = None
+    high_block: bytes = field(default=b"", validator=bounded_bytes(BLOCK_BYTES))
+    proposed_view: int = 0
+    proposal_body: bytes = field(default=b"", validator=bounded_bytes(1 << 20), repr=False)
+    proposal_block: bytes = field(default=b"", validator=bounded_bytes(BLOCK_BYTES), repr=False)
+
+
+# -- what the agreement asks for ---------------------------------------------------------------
+
+
+@frozen
+class Save:
+    """Make this durable before anything that follows leaves the node."""
+
+    safety: Safety
+
+
+@frozen
+class Emit:
+    """Sign and send; `to` None: to everyone."""
+
+    kind: Kind
+    body: Body
+    to: bytes | None = None
+    payload: bytes = b""
+
+
+@frozen
+class Judge:
+    """Is this block valid after the current state? Answer with `Agreement.judged`."""
+
+    view: int
+    block: Block
+
+
+@frozen
+class EnteredView:
+    """The view began; its timer runs `timeout_ms` from now, or from when Ready is sent in view 1."""
+
+    view: int
+    timeout_ms: int
+
+
+@frozen
+class Decided:
+    """The height has its block."""
+
+    block: Block
+    certificate: Certificate
+
+
+@frozen
+class WantBlock:
+    """A certificate came for a block that this node never saw; `peer` has it."""
+
+    peer: bytes
+
+
+Action: TypeAlias = Save | Emit | Judge | EnteredView | Decided | WantBlock
+StatementOpener: TypeAlias = Callable[[bytes], Statement]
+
+
+class ProposalError(ValueError):
+    """A proposal's justification does not hold; only a faulty leader sends one."""
+
+
+def leader_of(order: Sequence[bytes], height: int, view: int) -> bytes:
+    """Leaders rotate by view over the pinned adverts, starting at another one for every height."""
+    offset = int.from_bytes(digest("leader", height.to_bytes(8, "big"))[:8], "big")
+    return order[(offset + view - 1) % len(order)]
+
+
+def view_timeout_ms(view: int, base_ms: int, cap_ms: int) -> int:
+    """delta * 2^(v-1), capped."""
+    return min(cap_ms, base_ms << min(view - 1, 32))
+
+
+@define(eq=False)
+class Agreement:
+    """One height at one node. Every method returns the actions to perform, in order."""
+
+    me: bytes
+    network: bytes
+    round: int
+    validators: tuple[bytes, ...]
+    order: tuple[bytes, ...]
+    base_ms: int
+    cap_ms: int
+    opener: StatementOpener
+    safety: Safety
+    _blocks: dict[bytes, Block] = field(factory=dict, init=False)
+    _proposals: dict[int, tuple[Statement, Block]] = field(factory=dict, init=False)
+    _votes: dict[Vote, dict[bytes, bytes]] = field(factory=dict, init=False)
+    _timeouts: dict[int, dict[bytes, Statement]] = field(factory=dict, init=False)
+    _judged: set[bytes] = field(factory=set, init=False)
+    _certified: set[tuple[VotePhase, int]] = field(factory=set, init=False)
+    _decided: bool = field(default=False, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        for encoded in (self.safety.high_block, self.safety.proposal_block):
+            if encoded:
+                block = decode_block(encoded)
+                self._blocks[block.hash] = block
+
+    # -- views ---------------------------------------------------------------------------------
+
+    @property
+    def height(self) -> int:
+        return self.safety.height
+
+    @property
+    def view(self) -> int:
+        return self.safety.view
+
+    @property
+    def leader(self) -> bytes:
+        return leader_of(self.order, self.height, self.view)
+
+    @property
+    def is_leader(self) -> bool:
+        return self.leader == self.me
+
+    @property
+    def may_propose_anew(self) -> bool:
+        """Am I to put a block of my own making before the others?"""
+        return (
+            self.is_leader
+            and self.safety.proposed_view < self.view
+            and self.safety.timed_out_view < self.view
+            and self._justified_block() is None
+            and not self._decided
+        )
+
+    def timeout_ms(self) -> int:
+        return view_timeout_ms(self.view, self.base_ms, self.cap_ms)
+
+    def _justified_block(self) -> bytes | None:
+        """The block that a certificate forces upon this view's leader; None if it may choose."""
+        if self.view == 1:
+            return None
+        highest = self._highest_qc()
+        return highest.vote.block_hash if highest else None
+
+    def _highest_qc(self) -> Certificate | None:
+        """The highest PREPARE certificate in the time-out certificate of view - 1, and my own."""
+        candidates = [self.safety.high_qc] if self.safety.high_qc else []
+        for statement in self._timeouts.get(self.view - 1, {}).values():
+            assert isinstance(statement.body, Timeout)
+            if statement.body.high_qc is not None:
+                candidates.append(statement.body.high_qc)
+        return max(candidates, key=lambda qc: qc.vote.view, default=None)
+
+    def _enter(self, view: int) -> list[Action]:
+        self.safety = evolve(self.safety, view=view)
+        actions: list[Action] = [
+            Save(self.safety),
+            EnteredView(view, view_timeout_ms(view, self.base_ms, self.cap_ms)),
+        ]
+        return actions + self._propose_forced()
+
+    # -- proposing -----------------------------------------------------------------------------
+
+    def propose(self, block: Block, encoded: bytes) -> list[Action]:
+        """Put a new block before the others; only where `may_propose_anew`."""
+        return self._propose(block, encoded, None)
+
+    def _propose_forced(self) -> list[Action]:
+        forced = self._justified_block()
+        if forced is None or not self.is_leader or self.safety.proposed_view >= self.view:
+            return []
+        block, highest = self._blocks.get(forced), self._highest_qc()
+        if block is None:
+            return []
+
+        return self._propose(block, encode(block), highest)
+
+    def _propose(self, block: Block, encoded: bytes, qc: Certificate | None) -> list[Action]:
+
+        timeouts: tuple[bytes, ...] = ()
+        if self.view > 1 and not (qc is not None and qc.vote.view == self.view - 1):
+            gathered = self._timeouts.get(self.view - 1, {})
+            if len(gathered) < quorum(len(self.validators)):
+                return []
+            timeouts = tuple(gathered[peer].cited() for peer in sorted(gathered))
+        body = Proposal(self.height, self.view, block.hash, qc, timeouts)
+        self.safety = evolve(
+            self.safety, proposed_view=self.view, proposal_body=encode(body), proposal_block=encoded
+        )
+        self._blocks[block.hash] = block
+        return [Save(self.safety), Emit(Kind.PROPOSAL, body, payload=encoded)]
+
+    # -- messages ------------------------------------------------------------------------------
+
+    def on_proposal(self, statement: Statement) -> list[Action]:
+        """A leader's proposal. Raises `ProposalError`, `DecodeError` where no honest leader would send it."""
+        body = statement.body
+        assert isinstance(body, Proposal)
+        if self._decided or body.view < self.view or body.view in self._proposals:
+            return []
+        if statement.sender != leader_of(self.order, self.height, body.view):
+            raise ProposalError(f"not the leader of view {body.view}")
+        block = decode_block(statement.envelope.payload)
+        if block.hash != body.block_hash:
+            raise ProposalError("the block is not the one that was signed for")
+        self._check_justification(body)
+        self._proposals[body.view] = (statement, block)
+        self._blocks[block.hash] = block
+        actions: list[Action] = []
+        if body.view > self.view:
+            actions += self._enter(body.view)
+        if block.hash in self._judged:
+            return actions + self._prepare(body.view, block.hash)
+        return [*actions, Judge(body.view, block)]
+
+    def judged(self, view: int, block_hash: bytes) -> list[Action]:
+        """The block is valid: vote for it if the view still allows."""
+        self._judged.add(block_hash)
+        return self._prepare(view, block_hash)
+
+    def on_vote(self, statement: Statement) -> list[Action]:
+        """A vote for the view that this node leads (or led)."""
+        vote = statement.body
+        assert isinstance(vote, Vote)
+        if self._decided or statement.sender not in self.validators or statement.round != self.round:
+            return []
+        if vote.view > self.view + 1 or leader_of(self.order, self.height, vote.view) != self.me:
+            return []
+        return self._count(vote, statement.sender, statement.envelope.signature)
+
+    def on_certificate(self, certificate: Certificate, sender: bytes) -> list[Action]:
+        """A leader's certificate, or one that somebody passes on."""
+        vote = certificate.vote
+        if self._decided or vote.height != self.height or certificate.round != self.round:
+            return []
+        if vote.phase is VotePhase.PREPARE and (vote.phase, vote.view) in self._certified:
+            return []
+        if not certificate_holds(certificate, self.network, self.validators):
+            raise ProposalError("a certificate that does not hold")
+        return self._on_sound_certificate(certificate, sender)
+
+    def on_timeout(self, statement: Statement) -> list[Action]:
+        """Somebody gave up on a view."""
+        body = statement.body
+        assert isinstance(body, Timeout)
+        if self._decided or statement.sender not in self.validators or statement.round != self.round:
+            return []
+        if body.view < self.view or statement.sender in self._timeouts.get(body.view, {}):
+            return []
+        if body.high_qc is not None:
+            self._check_prepare_certificate(body.high_qc)
+            if statement.envelope.payload:
+                block = decode_block(statement.envelope.payload)
+                if block.hash == body.high_qc.vote.block_hash:
+                    self._blocks[block.hash] = block
+        self._timeouts.setdefault(body.view, {})[statement.sender] = statement
+        actions: list[Action] = []
+        if body.high_qc is not None:
+            actions += self._raise_high_qc(body.high_qc)
+        return actions + self._on_timeouts(body.view)
+
+    def on_view_timer(self, view: int) -> list[Action]:
+        """The view took too long."""
+        if self._decided or view != self.view or self.safety.timed_out_view >= view:
+            return []
+        return self._give_up(view)
+
+    def resend(self) -> list[Action]:
+        """What the others may have missed: my time-out, else my votes and, if I lead, my proposal."""
+
+        safety = self.safety
+        if self._decided:
+            return []
+        if safety.timed_out_view == self.view:
+            return [self._timeout_message()]
+        actions: list[Action] = []
+        if safety.proposed_view == self.view:
+            body = decode(Proposal, safety.proposal_body, 1 << 20)
+            actions.append(Emit(Kind.PROPOSAL, body, payload=safety.proposal_block))
+        for phase, voted_view, voted_hash in (
+            (VotePhase.PREPARE, safety.prepared_view, safety.prepared_hash),
+            (VotePhase.COMMIT, safety.committed_view, safety.committed_hash),
+        ):
+            if voted_view == self.view and not self.is_leader:
+                actions.append(
+                    Emit(Kind.VOTE, Vote(phase, self.height, self.view, voted_hash), to=self.leader)
+                )
+        return actions
+
+    # -- rules ---------------------------------------------------------------------------------
+
+    def _check_justification(self, body: Proposal) -> None:
+        """v = 1, or qc of v - 1, or a time-out certificate of v - 1 that names no higher qc; qc forces its block."""
+        if body.qc is not None:
+            self._check_prepare_certificate(body.qc)
+            if body.qc.vote.block_hash != body.block_hash:
+                raise ProposalError("a certificate forces another block")
+            if body.qc.vote.view >= body.view:
+                raise ProposalError("a certificate of a view to come")
+        if body.view == 1:
+            if body.qc is not None:
+                raise ProposalError("no certificate can precede view 1")
+            return
+        if body.qc is not None and body.qc.vote.view == body.view - 1:
+            return
+        highest = self._check_timeouts(body)
+        if highest > (body.qc.vote.view if body.qc else 0):
+            raise ProposalError("the time-outs name a higher certificate")
+
+    def _check_timeouts(self, body: Proposal) -> int:
+        """The view of the highest certificate among the proposal's time-outs, 0 for none."""
+        senders = set()
+        highest = 0
+        for data in body.timeouts:
+            try:
+                statement = self.opener(data)
+            except WireError as error:
+                raise ProposalError(f"time-out certificate: {error}") from None
+            timeout = statement.body
+            if not isinstance(timeout, Timeout) or (timeout.height, timeout.view, statement.round) != (
+                self.height,
+                body.view - 1,
+                self.round,
+            ):
+                raise ProposalError("time-out certificate: an entry of another view")
+            senders.add(statement.sender)
+            if timeout.high_qc is not None:
+                self._check_prepare_certificate(timeout.high_qc)
+                highest = max(highest, timeout.high_qc.vote.view)
+        if len(senders & set(self.validators)) < quorum(len(self.validators)):
+            raise ProposalError("time-out certificate: no quorum")
+        return highest
+
+    def _check_prepare_certificate(self, certificate: Certificate) -> None:
+        vote = certificate.vote
+        if vote.phase is not VotePhase.PREPARE or (vote.height, certificate.round) != (
+            self.height,
+            self.round,
+        ):
+            raise ProposalError("a certificate of another height or phase")
+        if certificate != self.safety.high_qc and not certificate_holds(
+            certificate, self.network, self.validators
+        ):
+            raise ProposalError("a certificate that does not hold")
+
+    def _prepare(self, view: int, block_hash: bytes) -> list[Action]:
+        """PREPARE only in the current view, above the last voted and the last timed-out one."""
+        safety = self.safety
+        if self._decided or view != self.view or view not in self._proposals:
+            return []
+        if self._proposals[view][1].hash != block_hash:
+            return []
+        if view <= safety.prepared_view or view <= safety.timed_out_view:
+            return []
+        self.safety = evolve(safety, prepared_view=view, prepared_hash=block_hash)
+        return self._vote(Vote(VotePhase.PREPARE, self.height, view, block_hash))
+
+    def _commit(self, view: int, block_hash: bytes) -> list[Action]:
+        """COMMIT in v once, never after Timeout(v); `high_qc` is set before."""
+        safety = self.safety
+        if view != self.view or view <= safety.timed_out_view or view <= safety.committed_view:
+            return []
+        self.safety = evolve(safety, committed_view=view, committed_hash=block_hash)
+        return self._vote(Vote(VotePhase.COMMIT, self.height, view, block_hash))
+
+    def _vote(self, vote: Vote) -> list[Action]:
+        leader = leader_of(self.order, self.height, vote.view)
+        return [Save(self.safety), Emit(Kind.VOTE, vote, to=leader)]
+
+    def _count(self, vote: Vote, voter: bytes, signature: bytes) -> list[Action]:
+        votes = self._votes.setdefault(vote, {})
+        votes[voter] = signature
+        if len(votes) < quorum(len(self.validators)) or (vote.phase, vote.view) in self._certified:
+            return []
+        certificate = Certificate(self.round, vote, tuple(sorted(votes.items())))
+        actions: list[Action] = [Emit(Kind.CERTIFICATE, CertificateNotice(certificate))]
+        return actions + self._on_sound_certificate(certificate, self.me)
+
+    def _on_sound_certificate(self, certificate: Certificate, sender: bytes) -> list[Action]:
+        vote = certificate.vote
+        block = self._blocks.get(vote.block_hash)
+        if block is None:
+            return [] if sender == self.me else [WantBlock(sender)]
+        self._certified.add((vote.phase, vote.view))
+        if vote.phase is VotePhase.COMMIT:
+            self._decided = True
+            return [Decided(block, certificate)]
+        actions = self._raise_high_qc(certificate)
+        if vote.view > self.view:
+            actions += self._enter(vote.view)
+        return actions + self._commit(vote.view, vote.block_hash)
+
+    def _raise_high_qc(self, certificate: Certificate) -> list[Action]:
+
+        current = self.safety.high_qc
+        block = self._blocks.get(certificate.vote.block_hash)
+        if block is None or (current is not None and current.vote.view >= certificate.vote.view):
+            return []
+        self.safety = evolve(self.safety, high_qc=certificate, high_block=encode(block))
+        return [Save(self.safety)]
+
+    def _on_timeouts(self, view: int) -> list[Action]:
+        gathered = self._timeouts.get(view, {})
+        if len(gathered) >= quorum(len(self.validators)) and view >= self.view:
+            joined = self._give_up(view) if self.safety.timed_out_view < view else []
+            return joined + self._enter(view + 1) if self.view <= view else joined
+        beyond = {peer for v, peers in self._timeouts.items() if v >= self.view for peer in peers}
+        if len(beyond) >= more_than_third(len(self.validators)) and self.safety.timed_out_view < view:
+            return self._give_up(max(view, self.view))
+        return []
+
+    def _give_up(self, view: int) -> list[Action]:
+        self.safety = evolve(self.safety, timed_out_view=view, view=max(view, self.view))
+        return [Save(self.safety), self._timeout_message()]
+
+    def _timeout_message(self) -> Emit:
+        body = Timeout(self.height, self.safety.timed_out_view, self.safety.high_qc)
+        return Emit(Kind.TIMEOUT, body, payload=self.safety.high_block)

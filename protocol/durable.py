@@ -1,0 +1,50 @@
+"""What a node writes down before it acts (docs/PROTOCOL.md section 7, "Durable before it leaves").
+
+Buckets and keys: `block` by height, `statement` by statement id (every own statement, and others'
+contributions, whose commitments nobody could give back), `safety` under one key, `secret` by round,
+`share` by round and dealer, `opening` by round and ballot, `residual` under one key.
+"""
+
+from __future__ import annotations
+
+from attrs import field, frozen
+
+from protocol.codec import bounded_bytes, bytes_of
+
+BLOCK = "block"
+STATEMENT = "statement"
+SAFETY = "safety"
+SECRET = "secret"
+SHARE = "share"
+OPENING = "opening"
+RESIDUAL = "residual"
+
+SAFETY_KEY = b"safety"
+RESIDUAL_KEY = b"residual"
+RECORD_BYTES = 4 << 20
+
+
+@frozen
+class Residual:
+    """What sparsification has not sent yet: float32[d] little-endian, as of the end of `round`."""
+
+    round: int
+    values: bytes = field(validator=bounded_bytes(1 << 26), repr=False)
+
+
+@frozen
+class RoundSeed:
+    seed: bytes = field(validator=bytes_of(32), repr=False)
+
+
+def height_key(height: int) -> bytes:
+    return height.to_bytes(8, "big")
+
+
+def round_key(round_: int, rest: bytes = b"") -> bytes:
+    """Keys of one round share its 8 leading bytes, so that what is over can be found and deleted."""
+    return round_.to_bytes(8, "big") + rest
+
+
+def round_of_key(key: bytes) -> int:
+    return int.from_bytes(key[:8], "big")

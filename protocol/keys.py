@@ -1,0 +1,215 @@
+"""Identities, key agreement and sealing (docs/PROTOCOL.md sections 3, 4 and 8).
+
+A peer is its 32-byte Ed25519 public key. Mask and seal keys are X25519 keys that live for one round. Private
+keys and randomness are arguments: nothing here draws any.
+"""
+
+import functools
+
+import attrs
+from attrs import frozen
+from cryptography.exceptions import InvalidSignature, InvalidTag
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
+from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+PeerId = bytes
+"""A 32-byte Ed25519 public key."""
+
+KEY_BYTES = 32
+SIGNATURE_BYTES = 64
+SEAL_OVERHEAD_BYTES = 16
+
+_BASE58 = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
+_BASE58_VALUE = {character: value for value, character in enumerate(_BASE58)}
+# libp2p peer id of an Ed25519 key: identity multihash (0x00) of 36 bytes (0x24), the protobuf PublicKey with
+# field 1, key type Ed25519 (08 01), and field 2, 32 bytes of key (12 20).
+_PEER_ID_PREFIX = bytes.fromhex("002408011220")
+_PEER_NAME_CHARACTERS = 52
+_ZERO_NONCE = bytes(12)
+
+
+class PeerNameError(ValueError):
+    """A string is not the libp2p name of an Ed25519 peer."""
+
+
+class AgreementError(ValueError):
+    """A key has the wrong length, or the agreement with it yields the all-zero secret (a low-order point)."""
+
+
+class SealError(ValueError):
+    """A sealed box was not made by this sender for this recipient and these associated data."""
+
+
+@frozen
+class Identity:
+    """A peer's long-term signing key. Its text form shows the peer, never the key."""
+
+    private: bytes = attrs.field(repr=False)
+    peer: PeerId = attrs.field(init=False, repr=lambda peer: short_name(peer))
+    _signer: Ed25519PrivateKey = attrs.field(init=False, repr=False, eq=False)
+
+    def __attrs_post_init__(self) -> None:
+        if type(self.private) is not bytes or len(self.private) != KEY_BYTES:
+            raise ValueError(f"an Ed25519 private key is {KEY_BYTES} bytes, got {len(self.private)}")
+        signer = Ed25519PrivateKey.from_private_bytes(self.private)
+        object.__setattr__(self, "_signer", signer)
+        object.__setattr__(self, "peer", signer.public_key().public_bytes_raw())
+
+    @classmethod
+    def from_seed(cls, seed: bytes) -> "Identity":
+        """The identity whose Ed25519 private key is the 32-byte `seed` (RFC 8032); else ValueError."""
+        return cls(seed)
+
+    def sign(self, message: bytes) -> bytes:
+        """The 64-byte Ed25519 signature of `message`."""
+        return self._signer.sign(message)
+
+
+def verify(peer: PeerId, message: bytes, signature: bytes) -> bool:
+    """Whether `signature` is `peer`'s on `message`. Malformed keys and signatures are False, no exception."""
+    if len(peer) != KEY_BYTES or len(signature) != SIGNATURE_BYTES:
+        return False
+    try:
+        _public_key(peer).verify(signature, message)
+    except (InvalidSignature, ValueError):
+        return False
+    return True
+
+
+@functools.lru_cache(maxsize=4096)
+def _public_key(peer: PeerId) -> Ed25519PublicKey:
+    return Ed25519PublicKey.from_public_bytes(peer)
+
+
+@functools.lru_cache(maxsize=4096)
+def peer_name(peer: PeerId) -> str:
+    """The libp2p peer id in base58 ("12D3Koo...", 52 characters). PeerNameError unless `peer` is 32 bytes."""
+    if len(peer) != KEY_BYTES:
+        raise PeerNameError(f"a peer is {KEY_BYTES} bytes, got {len(peer)}")
+    rest = int.from_bytes(_PEER_ID_PREFIX + peer, "big")
+    characters = []
+    while rest:
+        rest, value = divmod(rest, 58)
+        characters.append(_BASE58[value])
+    # Base58 writes one "1" for each leading zero byte; the prefix has exactly one.
+    return "1" + "".join(reversed(characters))
+
+
+def peer_from_name(name: str) -> PeerId:
+    """The peer of a libp2p peer id in base58. PeerNameError for every string `peer_name` does not return."""
+    if len(name) != _PEER_NAME_CHARACTERS:
+        raise PeerNameError(f"a peer name has {_PEER_NAME_CHARACTERS} characters, got {len(name)}")
+    number = 0
+    for position, character in enumerate(name):
+        if character not in _BASE58_VALUE:
+            raise PeerNameError(f"character {position} of a peer name, {character!r}, is not base58")
+        number = number * 58 + _BASE58_VALUE[character]
+    size = len(_PEER_ID_PREFIX) + KEY_BYTES
+    if name[0] != "1" or number >> (8 * (size - 1)):
+        raise PeerNameError("not an identity multihash")
+    encoded = number.to_bytes(size, "big")
+    if not encoded.startswith(_PEER_ID_PREFIX):
+        raise PeerNameError("not the identity multihash of an Ed25519 key")
+    return encoded[len(_PEER_ID_PREFIX) :]
+
+
+def short_name(peer: PeerId) -> str:
+    """The last 6 characters of `peer_name`: for people, never for decisions."""
+    return peer_name(peer)[-6:]
+
+
+@frozen
+class AgreementKey:
+    """An X25519 key pair (RFC 7748), loaded once for many agreements: half the work of `agree` each.
+
+    AgreementError unless `secret` is 32 bytes. Its text form shows the public key only.
+    """
+
+    secret: bytes = attrs.field(repr=False)
+    public: bytes = attrs.field(init=False, repr=lambda public: public.hex())
+    _key: X25519PrivateKey = attrs.field(init=False, repr=False, eq=False)
+
+    def __attrs_post_init__(self) -> None:
+        if len(self.secret) != KEY_BYTES:
+            raise AgreementError(f"an X25519 secret is {KEY_BYTES} bytes, got {len(self.secret)}")
+        key = X25519PrivateKey.from_private_bytes(self.secret)
+        object.__setattr__(self, "_key", key)
+        object.__setattr__(self, "public", key.public_key().public_bytes_raw())
+
+    def agree(self, public: bytes) -> bytes:
+        """The 32-byte shared secret with the holder of `public`.
+
+        AgreementError on a bad length, and on an all-zero result: a low-order public key would make the
+        secret known to everyone (RFC 7748 section 6.1).
+        """
+        if len(public) != KEY_BYTES:
+            raise AgreementError(f"an X25519 public key is {KEY_BYTES} bytes, got {len(public)}")
+        try:
+            return self._key.exchange(X25519PublicKey.from_public_bytes(public))
+        except ValueError as error:
+            raise AgreementError("the X25519 shared secret is all zero") from error
+
+    def channel(self, public: bytes) -> "Channel":
+        """Sealing to and from the holder of `public`, for one agreement. AgreementError as in `agree`."""
+        return Channel(self.agree(public), self.public, public)
+
+
+@frozen
+class Channel:
+    """What two holders of X25519 keys seal for each other; made by `AgreementKey.channel`.
+
+    `associated` must name network, round, kind, dealer and holder. It enters the key together with both
+    public keys in the order sender, recipient, so every (pair, direction, kind) of a round has a key of its
+    own. Only because each such key encrypts one message ever (the key pairs live for one round) is the zero
+    nonce sound: never seal two plaintexts under the same keys and `associated`.
+    """
+
+    shared: bytes = attrs.field(repr=False)
+    own_public: bytes
+    peer_public: bytes
+
+    def seal(self, plaintext: bytes, associated: bytes) -> bytes:
+        """ChaCha20-Poly1305 box of `plaintext`, 16 bytes longer, that only the other side opens."""
+        key = derive(self.shared, b"seal", self.own_public, self.peer_public, associated)
+        return ChaCha20Poly1305(key).encrypt(_ZERO_NONCE, plaintext, associated)
+
+    def open(self, box: bytes, associated: bytes) -> bytes:
+        """The plaintext of a box the other side sealed to this one with `associated`. SealError otherwise."""
+        key = derive(self.shared, b"seal", self.peer_public, self.own_public, associated)
+        try:
+            return ChaCha20Poly1305(key).decrypt(_ZERO_NONCE, box, associated)
+        except InvalidTag as error:
+            raise SealError("the box is not from this sender, to this recipient, with these data") from error
+
+
+def agreement_public(secret: bytes) -> bytes:
+    """The 32-byte X25519 public key of a 32-byte secret. AgreementError on a bad length."""
+    return AgreementKey(secret).public
+
+
+def agree(secret: bytes, public: bytes) -> bytes:
+    """The 32-byte X25519 shared secret; errors as in `AgreementKey.agree`."""
+    return AgreementKey(secret).agree(public)
+
+
+def seal(sender_secret: bytes, recipient_public: bytes, plaintext: bytes, associated: bytes) -> bytes:
+    """One box of `Channel.seal`, under its rules. AgreementError on a bad key."""
+    return AgreementKey(sender_secret).channel(recipient_public).seal(plaintext, associated)
+
+
+def open_sealed(recipient_secret: bytes, sender_public: bytes, box: bytes, associated: bytes) -> bytes:
+    """The plaintext of a box from `seal`. SealError unless keys, direction and `associated` are its own."""
+    try:
+        channel = AgreementKey(recipient_secret).channel(sender_public)
+    except AgreementError as error:
+        raise SealError(f"no key with this sender: {error}") from error
+    return channel.open(box, associated)
+
+
+def derive(secret: bytes, *labels: bytes) -> bytes:
+    """32 bytes of HKDF-SHA256 (RFC 5869) of `secret`, no salt; info = every label after its 8-byte length."""
+    info = b"".join(len(label).to_bytes(8, "big") + label for label in labels)
+    return HKDF(algorithm=SHA256(), length=KEY_BYTES, salt=None, info=info).derive(secret)

@@ -1,0 +1,237 @@
+"""The end of a round: stakes, faults, transactions, the next beacon and the next roles.
+
+docs/PROTOCOL.md section 6 (stake contract, after FLock) and section 3 (beacon).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+
+from attrs import evolve, frozen
+
+from protocol.codec import digest
+from protocol.ledger.economy import (
+    Settlement,
+    round_winners,
+    settle_fee,
+    settle_rewards,
+    settle_slash,
+    settle_vote,
+)
+from protocol.ledger.state import (
+    Account,
+    Fault,
+    LedgerState,
+    Phase,
+    PinnedAdvert,
+    PinnedFault,
+    RoundState,
+    active_validators,
+)
+from protocol.messages import Statement, Transaction, TransactionKind
+from protocol.params import ProtocolParams
+from protocol.sortition import assign_roles, threshold
+
+MAX_SUSPICION = 16
+LEAST_SURVIVORS = 3
+"""With two survivors each would learn the other's update by subtracting its own."""
+
+
+@frozen
+class Ballot:
+    """Opened votes on a trusted aggregate, and the model that it leads to."""
+
+    votes: Mapping[bytes, int]
+    candidate: bytes
+
+
+def least_sharers(n_proposers: int) -> int:
+    """The fewest proposers with which a round goes on: the Shamir threshold, and never below three."""
+    return max(LEAST_SURVIVORS, threshold(n_proposers))
+
+
+def next_beacon(state: LedgerState, check_seeds: Mapping[bytes, bytes]) -> bytes:
+    """H(beacon, round, setup, rho_i for all of U1); an unknown rho_i counts as zeros.
+
+    Before a setup is pinned: H(beacon, round, "abort"). docs/PROTOCOL.md section 3.
+    """
+    round_bytes = state.round.to_bytes(8, "big")
+    sharers = state.learning.sharers
+    if not sharers:
+        return digest("beacon", state.beacon, round_bytes, b"abort")
+    setup = digest("setup", *(part for bundle in sharers for part in (bundle.peer, bundle.hash_check)))
+    seeds = [check_seeds.get(bundle.peer, bytes(32)) for bundle in sharers]
+    return digest("beacon", state.beacon, round_bytes, setup, *seeds)
+
+
+def settle(state: LedgerState, settlement: Settlement) -> LedgerState:
+    """Move units; the sum over accounts, treasury and pool is unchanged."""
+    deltas = dict(settlement.deltas)
+    accounts = tuple(
+        (peer, evolve(account, stake_units=account.stake_units + deltas.get(peer, 0)))
+        for peer, account in state.accounts
+    )
+    after = evolve(
+        state,
+        accounts=accounts,
+        treasury_units=state.treasury_units + settlement.treasury_delta,
+        pool_units=state.pool_units + settlement.pool_delta,
+    )
+    if after.supply_units != state.supply_units:
+        raise AssertionError("a settlement changed the supply")
+    return after
+
+
+def settle_ballot(state: LedgerState, params: ProtocolParams, ballot: Ballot) -> LedgerState:
+    """Vote settlement and rewards. Without a single opened vote nothing moves and the model stays."""
+    opened = {peer: vote for peer, vote in ballot.votes.items() if vote}
+    if not opened:
+        return state
+    proposers = [contribution.peer for contribution in state.learning.contributors]
+    accepted, settlement = settle_vote(state.stakes, proposers, opened, params.gamma_units)
+    state = settle(state, settlement)
+    winners = round_winners(accepted, proposers, opened)
+    state = settle(state, settle_rewards(state.stakes, state.pool_units, state.pool_rounds_left, winners))
+    if accepted:
+        state = evolve(state, model_digest=ballot.candidate, previous_model_digest=state.model_digest)
+    return state
+
+
+def settle_faults(state: LedgerState, params: ProtocolParams, faults: Iterable[PinnedFault]) -> LedgerState:
+    """Provable faults cost `fault_penalty`; a sealed vote that was not opened costs gamma."""
+    for entry in sorted(set(faults), key=lambda fault: (fault.peer, fault.fault)):
+        penalty = params.gamma_units if entry.fault is Fault.UNOPENED_VOTE else params.fault_penalty_units
+        state = settle(state, settle_slash(state.stakes, [entry.peer], penalty))
+    return state
+
+
+def settle_void(state: LedgerState, params: ProtocolParams) -> LedgerState:
+    """A void round that proves nobody guilty: a flat fee from each of U2, and suspicion."""
+    members = [contribution.peer for contribution in state.learning.contributors]
+    state = settle(state, settle_fee(state.stakes, members, params.void_fee_units))
+    return _with_suspicion(state, members, 1)
+
+
+def _with_suspicion(state: LedgerState, peers: Sequence[bytes], change: int) -> LedgerState:
+    accounts = tuple(
+        (
+            peer,
+            evolve(account, suspicion=min(MAX_SUSPICION, max(0, account.suspicion + change)))
+            if peer in peers
+            else account,
+        )
+        for peer, account in state.accounts
+    )
+    return evolve(state, accounts=accounts)
+
+
+def apply_transactions(
+    state: LedgerState, params: ProtocolParams, transactions: Iterable[Statement]
+) -> LedgerState:
+    """Each in turn; one that does not apply (nonce, funds) is passed over."""
+    for statement in transactions:
+        assert isinstance(statement.body, Transaction)
+        state = apply_transaction(state, params, statement.sender, statement.body) or state
+    return state
+
+
+def apply_transaction(
+    state: LedgerState, params: ProtocolParams, sender: bytes, transaction: Transaction
+) -> LedgerState | None:
+    """The state after it, or None where it does not apply."""
+    accounts = dict(state.accounts)
+    account = accounts.get(sender)
+    if account is None or account.nonce != transaction.nonce:
+        return None
+    account = evolve(account, nonce=account.nonce + 1)
+    amount = transaction.amount_units
+    pool = state.pool_units
+    match transaction.kind:
+        case TransactionKind.TRANSFER:
+            if amount > account.stake_units or transaction.peer == sender:
+                return None
+            account = evolve(account, stake_units=account.stake_units - amount)
+            recipient = accounts.get(transaction.peer, Account(0, False))
+            accounts[transaction.peer] = evolve(recipient, stake_units=recipient.stake_units + amount)
+        case TransactionKind.FUND:
+            if amount > account.stake_units:
+                return None
+            account = evolve(account, stake_units=account.stake_units - amount)
+            pool += amount
+        case TransactionKind.JOIN:
+            if account.member or account.stake_units < params.min_stake_units:
+                return None
+            account = evolve(account, member=True)
+        case TransactionKind.LEAVE:
+            if not account.member:
+                return None
+            account = evolve(account, member=False)
+    accounts[sender] = account
+    return evolve(state, accounts=tuple(sorted(accounts.items())), pool_units=pool)
+
+
+def eligible_adverts(
+    adverts: Iterable[PinnedAdvert], validators: tuple[bytes, ...]
+) -> tuple[PinnedAdvert, ...]:
+    """Adverts of validators whose keys are nobody else's: a copied key disqualifies all who share it."""
+    known = [advert for advert in adverts if advert.peer in validators]
+    uses = Counter(key for advert in known for key in (advert.mask_public, advert.seal_public))
+    return tuple(
+        sorted(
+            (a for a in known if uses[a.mask_public] == 1 and uses[a.seal_public] == 1),
+            key=lambda advert: advert.peer,
+        )
+    )
+
+
+def open_round(state: LedgerState, params: ProtocolParams, adverts: Iterable[PinnedAdvert]) -> LedgerState:
+    """Assign roles among those who advertised; with too few of them the round waits for more adverts."""
+    eligible = eligible_adverts(adverts, state.validators)
+    weights = {
+        advert.peer: max(1, account.stake_units >> account.suspicion)
+        for advert in eligible
+        if (account := state.account(advert.peer)) is not None
+    }
+    roles = assign_roles(
+        state.beacon, state.round, weights, params.n_proposers, params.n_voters, LEAST_SURVIVORS
+    )
+    if roles is None:
+        return evolve(state, learning=RoundState(Phase.ADVERT))
+    learning = RoundState(
+        Phase.SHARE, adverts=eligible, roles=roles, threshold=threshold(len(roles.proposers))
+    )
+    return evolve(state, learning=learning)
+
+
+def end_round(
+    state: LedgerState,
+    params: ProtocolParams,
+    *,
+    ballot: Ballot | None,
+    faults: Sequence[PinnedFault],
+    check_seeds: Mapping[bytes, bytes],
+    adverts: Iterable[PinnedAdvert],
+    transactions: Iterable[Statement],
+) -> LedgerState:
+    """Everything a round-ending block does, in order: votes, faults, fee, transactions, beacon, roles.
+
+    `ballot` None: the round ended without a vote. The height is the caller's to move.
+    """
+    contributors = [contribution.peer for contribution in state.learning.contributors]
+    if ballot is not None:
+        state = settle_ballot(state, params, ballot)
+        state = _with_suspicion(state, contributors, -1)
+    state = settle_faults(state, params, faults)
+    if state.learning.void and not faults:
+        state = settle_void(state, params)
+    state = apply_transactions(state, params, transactions)
+    state = evolve(
+        state,
+        beacon=next_beacon(state, check_seeds),
+        round=state.round + 1,
+        pool_rounds_left=max(1, state.pool_rounds_left - 1),
+        validators=active_validators(state.accounts, params.min_stake_units),
+        learning=RoundState(Phase.ADVERT),
+    )
+    return open_round(state, params, adverts)

@@ -1,0 +1,53 @@
+"""What one node knows of the current round beyond the ledger: its secrets, shares, results and clocks."""
+
+from __future__ import annotations
+
+from attrs import define, field
+
+from protocol.compose import Findings
+from protocol.context import Index
+from protocol.jobs import AggregateResult, ContributeResult, DealResult, TrainResult
+from protocol.messages import Statement, VoteOpening
+from protocol.secrets import RoundSecrets
+from protocol.sharing import HeldShare, SharePackage
+
+ShareKey = tuple[int, bytes]
+"""Share kind and dealer."""
+
+
+@define(eq=False)
+class RoundMemory:
+    """Of one round; replaced when the round ends."""
+
+    round: int
+    secrets: RoundSecrets | None = None
+    packages: dict[bytes, SharePackage] = field(factory=dict)
+    boxes: dict[bytes, bytes] = field(factory=dict)
+    zs: dict[bytes, bytes] = field(factory=dict)
+    shares: dict[ShareKey, dict[Index, HeldShare]] = field(factory=dict)
+    counted_releases: set[bytes] = field(factory=set)
+    started: set[str] = field(factory=set)
+    dealt: DealResult | None = None
+    trained: TrainResult | None = None
+    contributed: ContributeResult | None = None
+    aggregated: AggregateResult | None = None
+    checked_uploads: set[bytes] = field(factory=set)
+    bad_uploads: set[bytes] = field(factory=set)
+    openings: dict[int, VoteOpening] = field(factory=dict)
+    findings: Findings = field(factory=Findings)
+    blobs: set[bytes] = field(factory=set)
+
+
+@define(eq=False)
+class PhaseClock:
+    """How far this node has come with the phase that began with the last block. Milliseconds."""
+
+    height: int
+    began_ms: int
+    most_since_ms: int | None = None
+    soft_passed: bool = False
+    late: int = 0
+    witness: bool = False
+    ready: Statement | None = None
+    ready_content: object = None
+    sequence: int = 0

@@ -1,0 +1,63 @@
+"""Effects in the order in which they are to be performed, and the signing of what leaves the node."""
+
+from __future__ import annotations
+
+from attrs import define, field
+
+from protocol import durable
+from protocol.events import Broadcast, Effect, Notify, Persist, Send
+from protocol.keys import Identity
+from protocol.messages import Body, Kind, Statement, make_statement
+from protocol.pool import Pool
+
+
+@define(eq=False)
+class Outbox:
+    """Collects the effects of one event."""
+
+    identity: Identity
+    network: bytes
+    pool: Pool
+    effects: list[Effect] = field(factory=list, init=False)
+
+    def add(self, effect: Effect) -> None:
+        self.effects.append(effect)
+
+    def take(self) -> list[Effect]:
+        """All effects since the last call."""
+        taken, self.effects = self.effects, []
+        return taken
+
+    def persist(self, bucket: str, key: bytes, value: bytes | None) -> None:
+        self.add(Persist(bucket, key, value))
+
+    def notify(self, topic: str, **fields: object) -> None:
+        self.add(Notify(topic, fields))
+
+    def publish(self, round_: int, kind: Kind, body: Body, payload: bytes = b"") -> Statement:
+        """Make an own statement: durable first, then in the pool, then to everyone."""
+        statement = make_statement(self.identity, self.network, round_, kind, body, payload)
+        data = statement.to_bytes()
+        self.persist(durable.STATEMENT, durable.round_key(round_, statement.id), data)
+        self.pool.add(statement)
+        self.add(Broadcast(data))
+        return statement
+
+    def send(self, peer: bytes, round_: int, kind: Kind, body: Body, payload: bytes = b"") -> None:
+        """A message for one peer; nothing is kept."""
+        statement = make_statement(self.identity, self.network, round_, kind, body, payload)
+        self.add(Send(peer, statement.to_bytes()))
+
+    def announce(self, round_: int, kind: Kind, body: Body, payload: bytes = b"") -> Statement:
+        """A message for everyone that is no statement; nothing is kept."""
+        statement = make_statement(self.identity, self.network, round_, kind, body, payload)
+        self.add(Broadcast(statement.to_bytes()))
+        return statement
+
+    def signed(self, round_: int, kind: Kind, body: Body) -> Statement:
+        """A message that is signed and not sent."""
+        return make_statement(self.identity, self.network, round_, kind, body)
+
+    def send_statement(self, peer: bytes, statement: Statement) -> None:
+        """Send what is signed already."""
+        self.add(Send(peer, statement.to_bytes()))

@@ -1,0 +1,78 @@
+"""The statements that a node holds: one for each slot, the second kept as evidence (section 7, Repair)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from attrs import define, field
+
+from protocol.messages import Kind, Slot, Statement, slot_of
+
+
+@define(eq=False)
+class Pool:
+    """Statements of the rounds that still matter, by slot and by id."""
+
+    _by_slot: dict[Slot, Statement] = field(factory=dict, init=False)
+    _by_id: dict[bytes, Statement] = field(factory=dict, init=False)
+    _by_kind: dict[tuple[int, int], dict[Slot, Statement]] = field(factory=dict, init=False)
+    conflicts: dict[Slot, Statement] = field(factory=dict, init=False)
+
+    def add(self, statement: Statement) -> bool:
+        """True if it is new. A second, different one of a slot is kept as evidence, a third is dropped."""
+        slot = slot_of(statement)
+        known = self._by_slot.get(slot)
+        if known is not None:
+            if known.id != statement.id:
+                self.conflicts.setdefault(slot, statement)
+            return False
+        self._by_slot[slot] = statement
+        self._by_id[statement.id] = statement
+        self._by_kind.setdefault((slot.round, slot.kind), {})[slot] = statement
+        return True
+
+    def get(
+        self, round_: int, kind: Kind, sender: bytes, attempt: int = 0, subject: bytes = b""
+    ) -> Statement | None:
+        return self._by_slot.get(Slot(round_, int(kind), attempt, sender, subject))
+
+    def by_id(self, statement_id: bytes) -> Statement | None:
+        return self._by_id.get(statement_id)
+
+    def of_kind(self, round_: int, kind: Kind) -> Iterator[Statement]:
+        """All of one kind and round, in slot order."""
+        entries = self._by_kind.get((round_, int(kind)), {})
+        for slot in sorted(entries):
+            yield entries[slot]
+
+    def transactions(self) -> Iterator[Statement]:
+        """All transactions held, of whatever round they were signed in."""
+        for round_, kind in sorted(self._by_kind):
+            if kind == Kind.TRANSACTION:
+                yield from self.of_kind(round_, Kind.TRANSACTION)
+
+    def replace_by_cited(self, slot: Slot, statement: Statement) -> None:
+        """A block pins another statement of this slot than the one held: the pinned one counts."""
+        known = self._by_slot.get(slot)
+        if known is not None and known.id != statement.id:
+            self.conflicts.setdefault(slot, known)
+            del self._by_id[known.id]
+        self._by_slot[slot] = statement
+        self._by_id[statement.id] = statement
+        self._by_kind.setdefault((slot.round, slot.kind), {})[slot] = statement
+
+    def forget_before(self, round_: int) -> None:
+        """Drop the statements of finished rounds; transactions stay until they are applied or void."""
+        transaction = int(Kind.TRANSACTION)
+        for slot in [s for s in self._by_slot if s.round < round_ and s.kind != transaction]:
+            del self._by_id[self._by_slot.pop(slot).id]
+        for key in [k for k in self._by_kind if k[0] < round_ and k[1] != transaction]:
+            del self._by_kind[key]
+        for slot in [s for s in self.conflicts if s.round < round_]:
+            del self.conflicts[slot]
+
+    def forget(self, slot: Slot) -> None:
+        statement = self._by_slot.pop(slot, None)
+        if statement is not None:
+            self._by_id.pop(statement.id, None)
+            self._by_kind.get((slot.round, slot.kind), {}).pop(slot, None)

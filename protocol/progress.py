@@ -1,0 +1,156 @@
+"""How far a phase has come at one node: what it holds, when that is enough, and its Ready (section 3).
+
+A node sends Ready once it holds everything expected, or at the soft deadline (1.5 x the time that 80 %
+of it took, plus one second, so that one dead node does not cost every hard deadline), or at the hard one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Set
+
+from protocol.compose import vouchers_for
+from protocol.duties import Duties
+from protocol.ledger.state import Phase
+from protocol.messages import AggregateClaim, Kind, Ready, VoteOpening, vote_hash
+from protocol.params import ProtocolParams
+from protocol.secagg.verification import Verdict
+from protocol.tally import held_of
+
+SOFT_SHARE_PERCENT = 80
+SOFT_FACTOR_PERCENT = 150
+SOFT_GRACE_MS = 1_000
+GAVE_UP_DEADLINES = 6
+
+
+def hard_deadline_ms(phase: Phase, params: ProtocolParams) -> int:
+    """Phases that wait for training or evaluation have the longer deadline."""
+    return params.train_deadline_ms if phase in (Phase.CONTRIBUTE, Phase.BALLOT) else params.phase_deadline_ms
+
+
+def soft_deadline_ms(elapsed_ms: int) -> int:
+    """From the phase's begin, given that most of what is expected took `elapsed_ms`."""
+    return elapsed_ms * SOFT_FACTOR_PERCENT // 100 + SOFT_GRACE_MS
+
+
+def is_most(have: int, expected: int) -> bool:
+    """80 % of what is expected, rounded down, and at least one."""
+    return expected > 0 and have >= max(1, expected * SOFT_SHARE_PERCENT // 100)
+
+
+class Progress:
+    """Reads a node's duties; decides nothing that others must agree on."""
+
+    def __init__(self, duties: Duties) -> None:
+        self.duties = duties
+
+    def held(self) -> tuple[dict[int, Set[bytes]], tuple[bytes, ...]]:
+        """What a Ready says now: statements held by kind and subject, and blobs."""
+        d = self.duties
+        held: dict[int, Set[bytes]] = {Kind.KEY_ADVERT: self._senders(Kind.KEY_ADVERT, d.advert_round)}
+        blobs: tuple[bytes, ...] = ()
+        match d.learning.phase:
+            case Phase.SHARE:
+                held[Kind.SHARE_BUNDLE] = self._senders(Kind.SHARE_BUNDLE) & set(d.learning.proposers)
+                held[Kind.SEALED_SHARES] = set(d.memory.packages)
+            case Phase.CONTRIBUTE:
+                held |= self._held_contributions()
+            case Phase.AGGREGATE:
+                blobs = self._held_sum()
+            case Phase.BALLOT:
+                held[Kind.REVEAL] = self._known_seeds()
+                held[Kind.SEALED_VOTE] = self._held_votes(Kind.SEALED_VOTE)
+            case Phase.DISPUTE:
+                uploads = {c.upload_digest for c in d.learning.contributors}
+                blobs = tuple(sorted(uploads & d.blobs))
+            case Phase.VOTE:
+                held[Kind.VOTE_OPENING] = self._held_votes(Kind.VOTE_OPENING)
+            case Phase.RECOVER:
+                held[Kind.REVEAL] = self._known_seeds()
+            case Phase.ADVERT:
+                pass
+        return held, blobs
+
+    def count(self) -> tuple[int, int]:
+        """(have, expected) of what this phase waits for."""
+        d, learning = self.duties, self.duties.learning
+        held, blobs = self.held()
+        match learning.phase:
+            case Phase.ADVERT:
+                return len(held[Kind.KEY_ADVERT]), len(d.state.validators)
+            case Phase.SHARE:
+                have, expected = len(held[Kind.SHARE_BUNDLE]), len(learning.proposers)
+                if d.is_proposer:
+                    have, expected = have + len(held[Kind.SEALED_SHARES]), 2 * expected
+                return have, expected
+            case Phase.CONTRIBUTE:
+                vouched = held[Kind.RECEIPT] | held[Kind.WITNESS]
+                return len(held[Kind.CONTRIBUTION] & vouched), len(learning.sharers)
+            case Phase.AGGREGATE:
+                return len(blobs), 1
+            case Phase.BALLOT:
+                return self._count_ballot(held)
+            case Phase.DISPUTE:
+                return len(blobs), len(learning.contributors)
+            case Phase.VOTE:
+                return len(held[Kind.VOTE_OPENING]), len(learning.sealed_votes)
+            case Phase.RECOVER:
+                return len(held[Kind.REVEAL]), len(learning.sharers)
+
+    def _count_ballot(self, held: dict[int, Set[bytes]]) -> tuple[int, int]:
+        learning, verified = self.duties.learning, self.duties.memory.findings.verified
+        have, expected = (0, 0) if learning.ballot else (len(held[Kind.REVEAL]), len(learning.sharers))
+        if learning.ballot == 0 and verified is not None and verified.verdict is not Verdict.TRUSTED:
+            return have, expected
+        return have + len(held[Kind.SEALED_VOTE]), expected + len(learning.voters)
+
+    def make_ready(self, height: int, sequence: int, late: int) -> Ready:
+        held, blobs = self.held()
+        return Ready(height, sequence, late, held_of(self.duties.state.validators, held), blobs)
+
+    def _senders(self, kind: Kind, round_: int | None = None) -> set[bytes]:
+        d = self.duties
+        statements = d.pool.of_kind(d.state.round if round_ is None else round_, kind)
+        return {statement.sender for statement in statements} & set(d.state.validators)
+
+    def _held_contributions(self) -> dict[int, Set[bytes]]:
+        d = self.duties
+        sharers = [bundle.peer for bundle in d.learning.sharers]
+        contributions = {
+            peer for peer in sharers if d.pool.get(d.state.round, Kind.CONTRIBUTION, peer) is not None
+        }
+        receipted: set[bytes] = set()
+        witnessed: set[bytes] = set()
+        for peer in contributions:
+            vouchers = vouchers_for(d.state, d.pool, peer)
+            if vouchers:
+                (receipted if vouchers[0].kind is Kind.RECEIPT else witnessed).add(peer)
+        return {Kind.CONTRIBUTION: contributions, Kind.RECEIPT: receipted, Kind.WITNESS: witnessed}
+
+    def _held_sum(self) -> tuple[bytes, ...]:
+        claim = self.duties.current_claim()
+        if claim is None or not isinstance(claim.body, AggregateClaim):
+            return ()
+        digest = claim.body.sum_digest
+        return (digest,) if digest in self.duties.blobs else ()
+
+    def _known_seeds(self) -> set[bytes]:
+        sharers = {bundle.peer for bundle in self.duties.learning.sharers}
+        return set(self.duties.memory.findings.check_seeds) & sharers
+
+    def _held_votes(self, kind: Kind) -> set[bytes]:
+        d = self.duties
+        ballot = d.learning.ballot
+        statements = {
+            peer: statement
+            for peer in d.learning.voters
+            if (statement := d.pool.get(d.state.round, kind, peer, ballot)) is not None
+        }
+        if kind is Kind.SEALED_VOTE:
+            return set(statements)
+        sealed = {vote.peer: vote.digest for vote in d.learning.sealed_votes}
+        return {
+            peer
+            for peer, statement in statements.items()
+            if isinstance(statement.body, VoteOpening)
+            and sealed.get(peer) == vote_hash(d.rules.network, d.state.round, peer, statement.body)
+        }

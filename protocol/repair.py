@@ -1,0 +1,182 @@
+"""Push-pull repair: whatever was lost on the way arrives in the end (docs/PROTOCOL.md section 7, Repair).
+
+Every node tells two random peers a second, and each peer that connects, its height and which
+statements of the round it holds. Whoever sees that the other lacks something sends it, at most 256 kB
+at a time; whoever sees that it lacks something itself answers with its own list.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+
+from protocol.codec import encode
+from protocol.duties import Duties
+from protocol.ledger.block import StoredBlock
+from protocol.messages import BlockRequest, Blocks, Have, Held, Kind, Statement, StatementRequest, Statements
+from protocol.outbox import Outbox
+from protocol.tally import bitmap, members_of
+
+FANOUT = 2
+REPLY_BYTES = 256 << 10
+MAX_BLOCKS = 64
+
+_SENDER_KINDS = (
+    Kind.KEY_ADVERT,
+    Kind.SHARE_BUNDLE,
+    Kind.CONTRIBUTION,
+    Kind.REVEAL,
+)
+"""Kinds of which a sender has one statement a round: bit i of the bitmap is validator i."""
+_COUNTED_KINDS = (
+    Kind.RECEIPT,
+    Kind.WITNESS,
+    Kind.SHARE_RELEASE,
+    Kind.AGGREGATE_CLAIM,
+    Kind.SEALED_VOTE,
+    Kind.VOTE_OPENING,
+    Kind.COMPLAINT,
+    Kind.SHARE_OPENING,
+    Kind.TRANSACTION,
+    Kind.DEALER_EVIDENCE,
+)
+"""Kinds of which it may have several: the wire form carries a 4-byte tag of each statement's id."""
+
+TAG_BYTES = 4
+MAX_TAG_BYTES = 1 << 15
+
+
+class Repair:
+    """One node's half of the exchange. `stored` gives final blocks by height."""
+
+    def __init__(self, duties: Duties, outbox: Outbox, stored: Callable[[int], StoredBlock | None]) -> None:
+        self.duties = duties
+        self.outbox = outbox
+        self.stored = stored
+
+    # -- telling -------------------------------------------------------------------------------
+
+    def tell(self, peer: bytes, *, reply: bool = False) -> None:
+        """Say what I hold."""
+        d = self.duties
+        roster = d.state.validators
+        held = [Held(int(kind), bitmap(roster, self._senders(kind))) for kind in _SENDER_KINDS]
+        held += [
+            Held(int(kind), b"".join(sorted(self._tags(kind)))[:MAX_TAG_BYTES]) for kind in _COUNTED_KINDS
+        ]
+        next_adverts = {s.sender for s in d.pool.of_kind(d.state.round + 1, Kind.KEY_ADVERT)}
+        held.append(Held(0, bitmap(roster, next_adverts)))
+        have = Have(
+            d.state.height,
+            tuple(entry for entry in held if entry.bitmap),
+            bitmap(roster, set(d.memory.packages)),
+            reply,
+        )
+        self.outbox.send(peer, d.state.round, Kind.HAVE, have)
+
+    def tell_some(self, peers: Iterable[bytes], draw: Callable[[int], int]) -> None:
+        """Tell `FANOUT` of these peers, chosen by `draw(n)`, a number below n."""
+        candidates = sorted(peers)
+        for _ in range(min(FANOUT, len(candidates))):
+            self.tell(candidates.pop(draw(len(candidates))))
+
+    # -- answering -----------------------------------------------------------------------------
+
+    def on_have(self, peer: bytes, round_: int, have: Have) -> None:
+        """Send what the other lacks; tell it what I have if it has something that I lack."""
+        d = self.duties
+        if have.height < d.state.height:
+            self.send_blocks(peer, have.height + 1)
+            return
+        if have.height > d.state.height:
+            self.outbox.send(peer, d.state.round, Kind.BLOCK_REQUEST, BlockRequest(d.state.height + 1))
+            return
+        if round_ != d.state.round:
+            return
+        theirs = {entry.kind: entry.bitmap for entry in have.held}
+        self._send_statements(peer, self._lacking(theirs))
+        if d.me not in members_of(d.state.validators, have.shares):
+            d.send_box(peer)
+        if not have.reply and self._lack_something(theirs):
+            self.tell(peer, reply=True)
+
+    def on_block_request(self, peer: bytes, request: BlockRequest) -> None:
+        self.send_blocks(peer, request.first_height)
+
+    def send_blocks(self, peer: bytes, first_height: int) -> None:
+        """Consecutive final blocks, as many as fit one reply."""
+        encoded: list[bytes] = []
+        size = 0
+        for height in range(first_height, min(first_height + MAX_BLOCKS, self.duties.state.height + 1)):
+            stored = self.stored(height)
+            if stored is None:
+                break
+            data = encode(stored)
+            if encoded and size + len(data) > REPLY_BYTES:
+                break
+            encoded.append(data)
+            size += len(data)
+        if encoded:
+            self.outbox.send(peer, self.duties.state.round, Kind.BLOCKS, Blocks(tuple(encoded)))
+
+    def on_statement_request(self, peer: bytes, request: StatementRequest) -> None:
+        pool = self.duties.pool
+        found = (pool.by_id(statement_id) for statement_id in request.ids)
+        self._send_statements(peer, (statement for statement in found if statement is not None))
+
+    def request_statements(self, peer: bytes, ids: tuple[bytes, ...]) -> None:
+        """Ask whoever cited these statements for them."""
+        self.outbox.send(peer, self.duties.state.round, Kind.STATEMENT_REQUEST, StatementRequest(ids))
+
+    # -- comparing -----------------------------------------------------------------------------
+
+    def _senders(self, kind: Kind) -> set[bytes]:
+        d = self.duties
+        return {statement.sender for statement in d.pool.of_kind(d.state.round, kind)}
+
+    def _tags(self, kind: Kind) -> set[bytes]:
+        return {statement.id[:TAG_BYTES] for statement in self._counted(kind)}
+
+    def _counted(self, kind: Kind) -> Iterator[Statement]:
+        pool, round_ = self.duties.pool, self.duties.state.round
+        return pool.transactions() if kind is Kind.TRANSACTION else pool.of_kind(round_, kind)
+
+    def _lacking(self, theirs: dict[int, bytes]) -> Iterator[Statement]:
+        """Statements that I hold and the other does not claim to hold."""
+        d = self.duties
+        roster = d.state.validators
+        for kind in _SENDER_KINDS:
+            known = members_of(roster, theirs.get(kind, b""))
+            for statement in d.pool.of_kind(d.state.round, kind):
+                if statement.sender not in known:
+                    yield statement
+        for kind in _COUNTED_KINDS:
+            tags = _split_tags(theirs.get(kind, b""))
+            for statement in self._counted(kind):
+                if statement.id[:TAG_BYTES] not in tags:
+                    yield statement
+        known = members_of(roster, theirs.get(0, b""))
+        for statement in d.pool.of_kind(d.state.round + 1, Kind.KEY_ADVERT):
+            if statement.sender not in known:
+                yield statement
+
+    def _lack_something(self, theirs: dict[int, bytes]) -> bool:
+        roster = self.duties.state.validators
+        if any(members_of(roster, theirs.get(kind, b"")) - self._senders(kind) for kind in _SENDER_KINDS):
+            return True
+        return any(_split_tags(theirs.get(kind, b"")) - self._tags(kind) for kind in _COUNTED_KINDS)
+
+    def _send_statements(self, peer: bytes, statements: Iterable[Statement]) -> None:
+        batch: list[bytes] = []
+        size = 0
+        for statement in statements:
+            data = statement.to_bytes()
+            if batch and size + len(data) > REPLY_BYTES:
+                break
+            batch.append(data)
+            size += len(data)
+        if batch:
+            self.outbox.send(peer, self.duties.state.round, Kind.STATEMENTS, Statements(tuple(batch)))
+
+
+def _split_tags(data: bytes) -> set[bytes]:
+    return {data[i : i + TAG_BYTES] for i in range(0, len(data) - TAG_BYTES + 1, TAG_BYTES)}

@@ -1,0 +1,713 @@
+"""One learning round as a state machine: what each block must contain, and the state it leads to.
+
+Everything that moves a round from one phase to the next stands in this file (docs/PROTOCOL.md
+section 3). The rules look at the block's own content and the parent state alone; what a block says
+about blobs (a verdict, the digest of a candidate model, a ruling) is checked by the validators that
+hold them, before they vote, and is otherwise vouched for by the block's certificate.
+
+    ADVERT --OPEN--> SHARE --SETUP--> CONTRIBUTE --CONTRIBUTION--> AGGREGATE --AGGREGATE--> BALLOT
+    BALLOT --BALLOT--> VOTE (trusted) or DISPUTE;  DISPUTE --DISPUTE--> BALLOT (repaired) or VOTE (void)
+    VOTE --OUTCOME--> SHARE or ADVERT of the next round
+    AGGREGATE --TIMEOUT--> AGGREGATE (next aggregator)
+    CONTRIBUTE, AGGREGATE, BALLOT --ABANDON--> RECOVER --ABORT--> next round;  SHARE --ABORT--> next round
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from attrs import evolve, frozen
+
+from protocol import keys
+from protocol.codec import DecodeError, decode
+from protocol.context import RoundContext
+from protocol.ledger import block as blocks
+from protocol.ledger.block import Block, Reason
+from protocol.ledger.settlement import Ballot, end_round, least_sharers, open_round
+from protocol.ledger.state import (
+    Fault,
+    LedgerState,
+    Phase,
+    PinnedAdvert,
+    PinnedBundle,
+    PinnedClaim,
+    PinnedContribution,
+    PinnedFault,
+    PinnedVote,
+    RoundState,
+)
+from protocol.messages import (
+    AggregateClaim,
+    Contribution,
+    DealerEvidence,
+    KeyAdvert,
+    Kind,
+    NamedSecret,
+    Ready,
+    Receipt,
+    Reveal,
+    SealedVote,
+    ShareBundle,
+    Statement,
+    VoteOpening,
+    WireError,
+    Witness,
+    more_than_third,
+    vote_hash,
+)
+from protocol.params import Challenge, Masking, ProtocolParams, Setup
+from protocol.secagg.masking import graph_degree, surviving_neighbours_ok
+from protocol.secagg.verification import Verdict
+from protocol.secrets import joint_z_root, secret_hash, z_root_hash
+from protocol.sharing import DealerFault, ShareKind, fault_holds
+from protocol.tally import GAVE_UP, Tally
+
+Opener = Callable[[bytes], Statement]
+"""Decodes and verifies an envelope that stands in a block; raises `WireError`."""
+
+ZERO_SEED = bytes(32)
+
+
+class BlockError(ValueError):
+    """A block breaks a rule; the message says which, and where."""
+
+
+@frozen
+class Rules:
+    """The network's rules: parameters and network id."""
+
+    params: ProtocolParams
+    network: bytes
+
+
+# -- what Readys pin ---------------------------------------------------------------------------
+
+
+def sharers_pinned(state: LedgerState, tally: Tally) -> tuple[bytes, ...]:
+    """U1: the bundle is held by more than 1/3 of all, a valid share by at least T holders."""
+    learning = state.learning
+    proposers = set(learning.proposers)
+    return tuple(
+        peer
+        for peer in tally.attested(Kind.SHARE_BUNDLE)
+        if peer in proposers and tally.count(Kind.SEALED_SHARES, peer, among=proposers) >= learning.threshold
+    )
+
+
+def contributors_pinned(state: LedgerState, tally: Tally) -> tuple[bytes, ...]:
+    """U2: in U1, the contribution held by more than 1/3 of all, and so its receipt or its witnesses."""
+    sharers = {bundle.peer for bundle in state.learning.sharers}
+    vouched = {*tally.attested(Kind.RECEIPT), *tally.attested(Kind.WITNESS)}
+    return tuple(peer for peer in tally.attested(Kind.CONTRIBUTION) if peer in sharers and peer in vouched)
+
+
+def enough_sharers(state: LedgerState, sharers: Sequence[bytes]) -> bool:
+    return len(sharers) >= least_sharers(len(state.learning.proposers))
+
+
+def enough_contributors(state: LedgerState, contributors: Sequence[bytes]) -> bool:
+    """|U2| >= T, at least three; above 256 sharers each keeps more than 2k/3 of its mask neighbours."""
+    learning = state.learning
+    if len(contributors) < least_sharers(len(learning.proposers)):
+        return False
+    sharers = [bundle.peer for bundle in learning.sharers]
+    degree = graph_degree(len(sharers))
+    if degree is None:
+        return True
+    survivors = {sharers.index(peer) for peer in contributors}
+    return surviving_neighbours_ok(len(sharers), state.beacon, degree, survivors)
+
+
+def aggregator_silent(tally: Tally) -> bool:
+    """A late quorum, and no sum that so many hold that the rest could still fetch it."""
+    return tally.is_late() and tally.no_blob_gathers
+
+
+def attempts_left(state: LedgerState, params: ProtocolParams) -> bool:
+    roles = state.learning.roles
+    assert roles is not None
+    return state.learning.attempt + 1 < min(params.max_attempts, len(roles.aggregators))
+
+
+# -- contexts ----------------------------------------------------------------------------------
+
+
+def round_context(state: LedgerState, rules: Rules) -> RoundContext:
+    """What the round's jobs share, with U1 as pinned so far."""
+    learning = state.learning
+    adverts = {advert.peer: advert for advert in learning.adverts}
+    proposers = learning.proposers
+    index = {peer: i for i, peer in enumerate(proposers)}
+    return RoundContext(
+        params=rules.params,
+        network=rules.network,
+        round=state.round,
+        beacon=state.beacon,
+        proposers=proposers,
+        mask_publics=tuple(adverts[peer].mask_public for peer in proposers),
+        seal_publics=tuple(adverts[peer].seal_public for peer in proposers),
+        threshold=learning.threshold,
+        sharers=tuple(index[bundle.peer] for bundle in learning.sharers),
+    )
+
+
+def pinned_value(state: LedgerState, dealer: bytes, kind: ShareKind) -> tuple[bytes, bytes] | None:
+    """(Merkle root, pinned hash or public key) of a dealer's secret of this kind; None outside U1."""
+    bundle = next((b for b in state.learning.sharers if b.peer == dealer), None)
+    advert = state.learning.advert_of(dealer)
+    if bundle is None or advert is None:
+        return None
+    pinned = {
+        ShareKind.MASK: advert.mask_public,
+        ShareKind.SELF: bundle.hash_self,
+        ShareKind.CHECK: bundle.hash_check,
+    }[kind]
+    return bundle.share_roots[kind], pinned
+
+
+def check_seed_matches(state: LedgerState, rules: Rules, peer: bytes, seed: bytes) -> bool:
+    """Does H(rho_i), pinned in the setup block, fit?"""
+    bundle = next((b for b in state.learning.sharers if b.peer == peer), None)
+    return bundle is not None and bundle.hash_check == secret_hash(
+        "check", rules.network, state.round, peer, seed
+    )
+
+
+def z_root_from(state: LedgerState, rules: Rules, zs: Sequence[bytes]) -> bytes | None:
+    """H(z_1..z_n) if every z_i fits its pinned hash (dealer: if most of U2 pinned this z root), else None."""
+    learning = state.learning
+    if rules.params.setup is Setup.DEALER:
+        if len(zs) != 1:
+            return None
+        pinned = z_root_hash(rules.network, state.round, zs[0])
+        agreeing = sum(contribution.hash_z == pinned for contribution in learning.contributors)
+        return zs[0] if 2 * agreeing > len(learning.contributors) else None
+    if len(zs) != len(learning.sharers):
+        return None
+    for bundle, z in zip(learning.sharers, zs, strict=True):
+        if secret_hash("z", rules.network, state.round, bundle.peer, z) != bundle.hash_z:
+            return None
+    return joint_z_root(rules.network, state.round, zs)
+
+
+def claim_matches(state: LedgerState, rules: Rules, statement: Statement) -> bool:
+    """Is it the active aggregator's, with one fitting secret for each member of U2, and of U1 without U2?"""
+    body, learning = statement.body, state.learning
+    if not isinstance(body, AggregateClaim) or statement.sender != learning.aggregator:
+        return False
+    if body.attempt != learning.attempt or statement.round != state.round:
+        return False
+    contributors = tuple(contribution.peer for contribution in learning.contributors)
+    dropped = tuple(b.peer for b in learning.sharers if b.peer not in contributors)
+    double = rules.params.masking is Masking.DOUBLE
+    if tuple(entry.peer for entry in body.self_seeds) != (contributors if double else ()):
+        return False
+    if tuple(entry.peer for entry in body.mask_secrets) != dropped:
+        return False
+    bundles = {bundle.peer: bundle for bundle in learning.sharers}
+    adverts = {advert.peer: advert for advert in learning.adverts}
+    return all(
+        secret_hash("self", rules.network, state.round, entry.peer, entry.secret)
+        == bundles[entry.peer].hash_self
+        for entry in body.self_seeds
+    ) and all(
+        keys.agreement_public(entry.secret) == adverts[entry.peer].mask_public for entry in body.mask_secrets
+    )
+
+
+def evidence_holds(state: LedgerState, rules: Rules, statement: Statement) -> bool:
+    """Do these shares prove that the dealer's pinned dealing was garbage?"""
+    body = statement.body
+    if not isinstance(body, DealerEvidence) or statement.round != state.round:
+        return False
+    try:
+        fault = decode(DealerFault, body.fault, 1 << 20)
+    except DecodeError:
+        return False
+    proposers = state.learning.proposers
+    if not 0 <= fault.dealer < len(proposers) or proposers[fault.dealer] != body.dealer:
+        return False
+    pinned = pinned_value(state, body.dealer, ShareKind(fault.kind))
+    return pinned is not None and fault_holds(round_context(state, rules), fault, *pinned)
+
+
+# -- applying a block --------------------------------------------------------------------------
+
+
+def apply_block(state: LedgerState, block: Block, parent: bytes, rules: Rules, opener: Opener) -> LedgerState:
+    """The state that a valid block leads to; raises `BlockError` for an invalid one."""
+    after = block_effect(state, block, parent, rules, opener)
+    if after.root != block.state_root:
+        raise BlockError(f"state_root of block {block.height} does not match its content")
+    return after
+
+
+def block_effect(
+    state: LedgerState, block: Block, parent: bytes, rules: Rules, opener: Opener
+) -> LedgerState:
+    """As `apply_block`, without comparing the state root (a leader computes the root from it)."""
+    if block.height != state.height + 1:
+        raise BlockError(f"height {block.height} does not follow {state.height}")
+    if block.parent != parent:
+        raise BlockError(f"block {block.height} does not extend {parent.hex()[:16]}")
+    if block.round != state.round:
+        raise BlockError(f"block {block.height} is for round {block.round}, the ledger is in {state.round}")
+    if block.leader not in state.validators:
+        raise BlockError(f"block {block.height} comes from no validator")
+    tally = block_tally(state, block, opener)
+    try:
+        body = blocks.decode_body(block)
+        after = _effect_of(state, body, tally, rules, opener)
+    except (DecodeError, WireError) as error:
+        raise BlockError(f"block {block.height} ({block.kind.name}): {error}") from None
+    return evolve(after, height=block.height)
+
+
+def block_tally(state: LedgerState, block: Block, opener: Opener) -> Tally:
+    """The block's Readys, checked: distinct validators in order, this height, more than 2/3."""
+    readys: list[tuple[bytes, Ready]] = []
+    for data in block.readys:
+        try:
+            statement = opener(data)
+        except WireError as error:
+            raise BlockError(f"block {block.height}: Ready: {error}") from None
+        if not isinstance(statement.body, Ready) or statement.body.height != block.height:
+            raise BlockError(f"block {block.height}: a Ready is for another height")
+        readys.append((statement.sender, statement.body))
+    senders = [sender for sender, _ in readys]
+    if senders != sorted(set(senders)) or not set(senders) <= set(state.validators):
+        raise BlockError(f"block {block.height}: Readys must be of distinct validators, in order")
+    tally = Tally(state.validators, readys)
+    if not tally.is_quorum:
+        raise BlockError(f"block {block.height}: {len(readys)} Readys are no quorum")
+    return tally
+
+
+def _effect_of(
+    state: LedgerState, body: blocks.BlockBody, tally: Tally, rules: Rules, opener: Opener
+) -> LedgerState:
+    match body:
+        case blocks.OpenBody():
+            return _open(state, body, tally, rules, opener)
+        case blocks.SetupBody():
+            return _setup(state, body, tally, opener)
+        case blocks.ContributionBody():
+            return _contribution(state, body, tally, opener)
+        case blocks.AggregateBody():
+            return _aggregate(state, body, tally, rules, opener)
+        case blocks.TimeoutBody():
+            return _timeout(state, body, tally, rules)
+        case blocks.BallotBody():
+            return _ballot(state, body, tally, rules, opener)
+        case blocks.DisputeBody():
+            return _dispute(state, body, tally)
+        case blocks.OutcomeBody():
+            return _outcome(state, body, tally, rules, opener)
+        case blocks.AbandonBody():
+            return _abandon(state, body, tally, rules, opener)
+        case blocks.AbortBody():
+            return _abort(state, body, tally, rules, opener)
+
+
+def _require(condition: bool, what: str) -> None:
+    if not condition:
+        raise BlockError(what)
+
+
+def _in_phase(state: LedgerState, *phases: Phase) -> None:
+    _require(state.learning.phase in phases, f"not a block for phase {state.learning.phase.name}")
+
+
+def _entries(data: Iterable[bytes], kind: Kind, round_: int, opener: Opener) -> list[Statement]:
+    """Open embedded statements; each must be of this kind and round."""
+    statements = [opener(entry) for entry in data]
+    for statement in statements:
+        _require(
+            statement.kind is kind and statement.round == round_,
+            f"expected a {kind.name} of round {round_}, got {statement.kind.name} of {statement.round}",
+        )
+    return statements
+
+
+def _exactly(statements: Sequence[Statement], peers: Sequence[bytes], what: str) -> None:
+    _require(
+        [statement.sender for statement in statements] == list(peers),
+        f"{what}: the entries are not those that the Readys attest",
+    )
+
+
+def _adverts(
+    state: LedgerState, closing: blocks.Closing, round_: int, tally: Tally, opener: Opener
+) -> tuple[PinnedAdvert, ...]:
+    statements = _entries(closing.adverts, Kind.KEY_ADVERT, round_, opener)
+    _exactly(statements, tally.attested(Kind.KEY_ADVERT), "adverts")
+    adverts = []
+    for statement in statements:
+        assert isinstance(statement.body, KeyAdvert)
+        adverts.append(PinnedAdvert(statement.sender, statement.body.mask_public, statement.body.seal_public))
+    return tuple(adverts)
+
+
+def _transactions(closing: blocks.Closing, opener: Opener) -> list[Statement]:
+    statements = [opener(entry) for entry in closing.transactions]
+    _require(
+        all(statement.kind is Kind.TRANSACTION for statement in statements),
+        "transactions: a statement of another kind",
+    )
+    return statements
+
+
+def _open(
+    state: LedgerState, body: blocks.OpenBody, tally: Tally, rules: Rules, opener: Opener
+) -> LedgerState:
+    _in_phase(state, Phase.ADVERT)
+    _require(not body.closing.transactions, "an OPEN block carries no transactions")
+    after = open_round(state, rules.params, _adverts(state, body.closing, state.round, tally, opener))
+    _require(after.learning.phase is Phase.SHARE, "too few adverts to open the round")
+    return after
+
+
+def _setup(state: LedgerState, body: blocks.SetupBody, tally: Tally, opener: Opener) -> LedgerState:
+    _in_phase(state, Phase.SHARE)
+    statements = _entries(body.bundles, Kind.SHARE_BUNDLE, state.round, opener)
+    _exactly(statements, sharers_pinned(state, tally), "setup")
+    _require(enough_sharers(state, [s.sender for s in statements]), "too few sharers")
+    sharers = []
+    for statement in statements:
+        bundle = statement.body
+        assert isinstance(bundle, ShareBundle)
+        sharers.append(
+            PinnedBundle(
+                statement.sender,
+                bundle.share_roots,
+                bundle.hash_self,
+                bundle.hash_check,
+                bundle.hash_z,
+                bundle.weight,
+            )
+        )
+    return _evolve_round(state, phase=Phase.CONTRIBUTE, sharers=tuple(sharers))
+
+
+def _contribution(
+    state: LedgerState, body: blocks.ContributionBody, tally: Tally, opener: Opener
+) -> LedgerState:
+    _in_phase(state, Phase.CONTRIBUTE)
+    statements = _entries(body.contributions, Kind.CONTRIBUTION, state.round, opener)
+    _exactly(statements, contributors_pinned(state, tally), "contribution")
+    _require(enough_contributors(state, [s.sender for s in statements]), "too few contributors")
+    vouchers = [opener(entry) for entry in body.receipts]
+    contributors = []
+    for statement in statements:
+        contribution = statement.body
+        assert isinstance(contribution, Contribution)
+        receipted = is_receipted(state, statement.sender, contribution.upload_digest, vouchers)
+        witnessed = is_witnessed(state, statement.sender, contribution.upload_digest, vouchers)
+        _require(receipted or witnessed, "contribution without a receipt or witnesses")
+        contributors.append(
+            PinnedContribution(
+                statement.sender,
+                statement.id,
+                contribution.commitment_digest,
+                contribution.upload_digest,
+                contribution.hash_z,
+                receipted,
+            )
+        )
+    return _evolve_round(state, phase=Phase.AGGREGATE, contributors=tuple(contributors))
+
+
+def is_receipted(
+    state: LedgerState, proposer: bytes, upload_digest: bytes, vouchers: Iterable[Statement]
+) -> bool:
+    """Did the active aggregator sign for this upload?"""
+    return any(
+        isinstance(voucher.body, Receipt)
+        and voucher.sender == state.learning.aggregator
+        and voucher.round == state.round
+        and voucher.body == Receipt(state.learning.attempt, proposer, upload_digest)
+        for voucher in vouchers
+    )
+
+
+def is_witnessed(
+    state: LedgerState, proposer: bytes, upload_digest: bytes, vouchers: Iterable[Statement]
+) -> bool:
+    """Did more than 1/3 of the voters sign for this upload?"""
+    witnesses = {
+        voucher.sender
+        for voucher in vouchers
+        if isinstance(voucher.body, Witness)
+        and voucher.round == state.round
+        and voucher.body == Witness(proposer, upload_digest)
+    }
+    voters = set(state.learning.voters)
+    return len(witnesses & voters) >= more_than_third(len(voters))
+
+
+def _aggregate(
+    state: LedgerState, body: blocks.AggregateBody, tally: Tally, rules: Rules, opener: Opener
+) -> LedgerState:
+    _in_phase(state, Phase.AGGREGATE)
+    statement = opener(body.claim)
+    _require(claim_matches(state, rules, statement), "the claim does not fit the round")
+    claim = statement.body
+    assert isinstance(claim, AggregateClaim)
+    _require(tally.held_by_quorum(claim.sum_digest), "the sum is not held by a quorum")
+    pinned = PinnedClaim(statement.sender, claim.sum_digest, claim.self_seeds, claim.mask_secrets)
+    return _evolve_round(state, phase=Phase.BALLOT, claim=pinned)
+
+
+def _timeout(state: LedgerState, body: blocks.TimeoutBody, tally: Tally, rules: Rules) -> LedgerState:
+    _in_phase(state, Phase.AGGREGATE)
+    _require(body.attempt == state.learning.attempt, "time-out of another attempt")
+    _require(aggregator_silent(tally), "the aggregator was not silent")
+    _require(attempts_left(state, rules.params), "no aggregator is left")
+    return _evolve_round(state, attempt=state.learning.attempt + 1)
+
+
+def _ballot(
+    state: LedgerState, body: blocks.BallotBody, tally: Tally, rules: Rules, opener: Opener
+) -> LedgerState:
+    _in_phase(state, Phase.BALLOT)
+    learning = state.learning
+    if learning.ballot:
+        _require(
+            body.check_seeds == learning.check_seeds and not body.zs and not body.reveals,
+            "a second ballot opens nothing anew",
+        )
+        _require(
+            (body.verdict, body.candidate) == (learning.verdict, learning.candidate), "the ruling changed"
+        )
+        z_root = learning.z_root
+        challenges = learning.challenge_seeds
+    else:
+        _check_seeds_fit(state, body, tally, rules)
+        found = z_root_from(state, rules, body.zs)
+        _require(found is not None, "zs do not fit what was pinned")
+        z_root = found or b""
+        challenges = _challenges(state, body, tally, rules, opener)
+    statements = _entries(body.sealed_votes, Kind.SEALED_VOTE, state.round, opener)
+    verdict = Verdict(body.verdict)
+    expected = sealed_votes_pinned(state, tally) if verdict is Verdict.TRUSTED else ()
+    _exactly(statements, expected, "sealed votes")
+    votes = []
+    for statement in statements:
+        assert isinstance(statement.body, SealedVote)
+        _require(statement.body.ballot == learning.ballot, "a vote of another ballot")
+        votes.append(PinnedVote(statement.sender, statement.body.digest))
+    return _evolve_round(
+        state,
+        phase=Phase.VOTE if verdict is Verdict.TRUSTED else Phase.DISPUTE,
+        check_seeds=body.check_seeds,
+        z_root=z_root,
+        challenge_seeds=challenges,
+        verdict=int(verdict),
+        candidate=body.candidate,
+        sealed_votes=tuple(votes),
+    )
+
+
+def sealed_votes_pinned(state: LedgerState, tally: Tally) -> tuple[bytes, ...]:
+    """Voters whose sealed vote more than 1/3 of all hold."""
+    return tuple(peer for peer in tally.attested(Kind.SEALED_VOTE) if peer in state.learning.voters)
+
+
+def _check_seeds_fit(state: LedgerState, body: blocks.BallotBody, tally: Tally, rules: Rules) -> None:
+    learning = state.learning
+    _require(len(body.check_seeds) == len(learning.sharers), "one check seed for each of U1")
+    contributors = {contribution.peer for contribution in learning.contributors}
+    attested = set(tally.attested(Kind.REVEAL))
+    for bundle, seed in zip(learning.sharers, body.check_seeds, strict=True):
+        name = keys.short_name(bundle.peer)
+        if seed == ZERO_SEED:
+            _require(bundle.peer not in contributors, f"the check seed of {name} is needed")
+            _require(bundle.peer not in attested, f"the check seed of {name} is known")
+        else:
+            _require(check_seed_matches(state, rules, bundle.peer, seed), f"wrong check seed of {name}")
+
+
+def _challenges(
+    state: LedgerState, body: blocks.BallotBody, tally: Tally, rules: Rules, opener: Opener
+) -> tuple[NamedSecret, ...]:
+    """Challenge seeds that proposers broadcast (clear networks): those of U2 that are attested."""
+    if rules.params.challenge is not Challenge.CLEAR:
+        _require(not body.reveals, "reveals stand only in blocks of a clear challenge")
+        return ()
+    statements = _entries(body.reveals, Kind.REVEAL, state.round, opener)
+    contributors = {contribution.peer for contribution in state.learning.contributors}
+    senders = [statement.sender for statement in statements]
+    _require(senders == sorted(set(senders) & contributors), "reveals: of U2, in order")
+    _require(len(senders) > 0, "no challenge was broadcast")
+    challenges = []
+    for statement in statements:
+        assert isinstance(statement.body, Reveal)
+        _require(len(statement.body.challenge_seed) == 32, "a reveal without a challenge")
+        challenges.append(NamedSecret(statement.sender, statement.body.challenge_seed))
+    return tuple(challenges)
+
+
+def _dispute(state: LedgerState, body: blocks.DisputeBody, tally: Tally) -> LedgerState:
+    _in_phase(state, Phase.DISPUTE)
+    learning = state.learning
+    assert learning.claim is not None
+    missing = uploads_missing(state, tally)
+    _require(body.missing == missing, "missing: not the uploads that the Readys lack")
+    if missing:
+        _require(tally.is_late(), "uploads are missing before the deadline")
+        receipted = any(c.receipted for c in learning.contributors if c.peer in missing)
+        guilty = (PinnedFault(learning.claim.aggregator, Fault.FORGED_AGGREGATE),) if receipted else ()
+        return _void(state, guilty)
+    contributors = {contribution.peer for contribution in learning.contributors}
+    _require(set(body.guilty_checks) <= contributors, "guilty_checks: not of U2")
+    broken = tuple(PinnedFault(peer, Fault.BROKEN_CHECK) for peer in body.guilty_checks)
+    if body.sum_matches:
+        return _void(state, broken)
+    forged = (PinnedFault(learning.claim.aggregator, Fault.FORGED_AGGREGATE),)
+    _require(len(body.sum_digest) == 32 and len(body.candidate) == 32, "a repaired sum needs its digests")
+    if Verdict(body.verdict) is not Verdict.TRUSTED:
+        return _void(state, forged + broken)
+    return _evolve_round(
+        state,
+        phase=Phase.BALLOT,
+        ballot=1,
+        claim=evolve(learning.claim, sum_digest=body.sum_digest),
+        verdict=body.verdict,
+        candidate=body.candidate,
+        faults=(*learning.faults, *forged),
+    )
+
+
+def uploads_missing(state: LedgerState, tally: Tally) -> tuple[bytes, ...]:
+    """Members of U2 whose upload is held by no more than 1/3 of all."""
+    return tuple(
+        contribution.peer
+        for contribution in state.learning.contributors
+        if not tally.held_by_third(contribution.upload_digest)
+    )
+
+
+def _void(state: LedgerState, faults: tuple[PinnedFault, ...]) -> LedgerState:
+    learning = state.learning
+    return _evolve_round(
+        state, phase=Phase.VOTE, void=True, sealed_votes=(), faults=(*learning.faults, *faults)
+    )
+
+
+def _outcome(
+    state: LedgerState, body: blocks.OutcomeBody, tally: Tally, rules: Rules, opener: Opener
+) -> LedgerState:
+    _in_phase(state, Phase.VOTE)
+    learning = state.learning
+    statements = _entries(body.openings, Kind.VOTE_OPENING, state.round, opener)
+    _exactly(statements, openings_pinned(state, tally), "openings")
+    sealed = {vote.peer: vote.digest for vote in learning.sealed_votes}
+    votes: dict[bytes, int] = {}
+    for statement in statements:
+        opening = statement.body
+        assert isinstance(opening, VoteOpening)
+        _require(
+            opening.ballot == learning.ballot
+            and vote_hash(rules.network, state.round, statement.sender, opening) == sealed[statement.sender],
+            f"the opening of {keys.short_name(statement.sender)} does not fit its sealed vote",
+        )
+        votes[statement.sender] = opening.vote
+    unopened = tuple(PinnedFault(peer, Fault.UNOPENED_VOTE) for peer in sorted(sealed) if peer not in votes)
+    return end_round(
+        state,
+        rules.params,
+        ballot=None if learning.void else Ballot(votes, learning.candidate),
+        faults=(*learning.faults, *unopened),
+        check_seeds=_known_seeds(learning),
+        adverts=_adverts(state, body.closing, state.round + 1, tally, opener),
+        transactions=_transactions(body.closing, opener),
+    )
+
+
+def openings_pinned(state: LedgerState, tally: Tally) -> tuple[bytes, ...]:
+    """Those who sealed a vote and whose opening more than 1/3 of all hold."""
+    sealed = {vote.peer for vote in state.learning.sealed_votes}
+    return tuple(peer for peer in tally.attested(Kind.VOTE_OPENING) if peer in sealed)
+
+
+def _known_seeds(learning: RoundState) -> Mapping[bytes, bytes]:
+    return {bundle.peer: seed for bundle, seed in zip(learning.sharers, learning.check_seeds, strict=False)}
+
+
+def _abandon(
+    state: LedgerState, body: blocks.AbandonBody, tally: Tally, rules: Rules, opener: Opener
+) -> LedgerState:
+    _in_phase(state, Phase.CONTRIBUTE, Phase.AGGREGATE, Phase.BALLOT)
+    learning = state.learning
+    faults: tuple[PinnedFault, ...] = ()
+    match body.reason:
+        case Reason.TOO_FEW_CONTRIBUTORS:
+            _in_phase(state, Phase.CONTRIBUTE)
+            _require(tally.is_late(), "abandoned before the deadline")
+            _require(
+                not enough_contributors(state, contributors_pinned(state, tally)), "there are contributors"
+            )
+        case Reason.NO_AGGREGATE:
+            _in_phase(state, Phase.AGGREGATE)
+            _require(aggregator_silent(tally), "the aggregator was not silent")
+            _require(not attempts_left(state, rules.params), "another aggregator is left")
+        case Reason.DEALER_FAULT:
+            statements = _entries(body.evidence, Kind.DEALER_EVIDENCE, state.round, opener)
+            _require(len(statements) > 0, "a dealer fault needs evidence")
+            guilty = set()
+            for statement in statements:
+                _require(evidence_holds(state, rules, statement), "the evidence proves nothing")
+                assert isinstance(statement.body, DealerEvidence)
+                guilty.add(statement.body.dealer)
+            faults = tuple(PinnedFault(peer, Fault.BAD_DEALING) for peer in sorted(guilty))
+        case Reason.NO_PROGRESS:
+            _require(tally.is_late(GAVE_UP), "not given up")
+        case _:
+            raise BlockError(f"{body.reason.name} does not abandon a round")
+    return _evolve_round(
+        state, phase=Phase.RECOVER, reason=int(body.reason), faults=(*learning.faults, *faults)
+    )
+
+
+def _abort(
+    state: LedgerState, body: blocks.AbortBody, tally: Tally, rules: Rules, opener: Opener
+) -> LedgerState:
+    learning = state.learning
+    match body.reason:
+        case Reason.TOO_FEW_SHARERS:
+            _in_phase(state, Phase.SHARE)
+            _require(tally.is_late(), "aborted before the deadline")
+            _require(not enough_sharers(state, sharers_pinned(state, tally)), "there are sharers")
+        case Reason.CHECK_SEED_LOST:
+            _in_phase(state, Phase.BALLOT)
+            _require(tally.is_late() and learning.ballot == 0, "no check seed is lost yet")
+            known = set(tally.attested(Kind.REVEAL))
+            _require(
+                any(contribution.peer not in known for contribution in learning.contributors),
+                "every check seed of U2 is known",
+            )
+        case Reason.NO_PROGRESS:
+            _require(learning.phase not in (Phase.ADVERT, Phase.RECOVER), "nothing to abort")
+            _require(tally.is_late(GAVE_UP), "not given up")
+        case _:
+            _in_phase(state, Phase.RECOVER)
+            _require(int(body.reason) == learning.reason, "another reason than the one it was abandoned for")
+    sharers = {bundle.peer for bundle in learning.sharers}
+    expected = [peer for peer in tally.attested(Kind.REVEAL) if peer in sharers]
+    _require([entry.peer for entry in body.check_seeds] == expected, "check seeds: not those attested")
+    for entry in body.check_seeds:
+        _require(check_seed_matches(state, rules, entry.peer, entry.secret), "wrong check seed")
+    return end_round(
+        state,
+        rules.params,
+        ballot=None,
+        faults=learning.faults,
+        check_seeds={entry.peer: entry.secret for entry in body.check_seeds},
+        adverts=_adverts(state, body.closing, state.round + 1, tally, opener),
+        transactions=_transactions(body.closing, opener),
+    )
+
+
+def _evolve_round(state: LedgerState, **changes: Any) -> LedgerState:
+    return evolve(state, learning=evolve(state.learning, **changes))

@@ -1,0 +1,137 @@
+"""The simulated network: which bytes arrive, how often and when. Times in virtual milliseconds.
+
+A connection is a stream: it keeps its order unless a message is drawn to be reordered. Two nodes on different
+sides of a partition lose their connection and notice; a link that is cut in one direction swallows silently.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from random import Random
+
+from attrs import field, frozen, validators
+
+_probability = validators.and_(validators.ge(0.0), validators.le(1.0))
+
+
+class NetworkError(ValueError):
+    """A link, a probability or a partition that cannot be."""
+
+
+@frozen(kw_only=True)
+class LinkModel:
+    """How one direction of a link behaves. Latency is uniform in [latency_min_ms, latency_max_ms].
+
+    `reorder` is the chance that a message leaves the order of its stream and comes up to `late_ms` later.
+    """
+
+    latency_min_ms: int = field(default=5, validator=validators.ge(0))
+    latency_max_ms: int = field(default=40, validator=validators.ge(0))
+    bytes_per_ms: int = field(default=12_500, validator=validators.ge(1))
+    loss: float = field(default=0.0, validator=_probability)
+    duplicate: float = field(default=0.0, validator=_probability)
+    reorder: float = field(default=0.0, validator=_probability)
+    late_ms: int = field(default=1_000, validator=validators.ge(0))
+
+    def __attrs_post_init__(self) -> None:
+        if self.latency_max_ms < self.latency_min_ms:
+            raise NetworkError("latency_max_ms must not be below latency_min_ms")
+
+    def latency_ms(self, size: int, random: Random) -> int:
+        """One draw of latency plus the time that `size` bytes take on the line."""
+        span = self.latency_max_ms - self.latency_min_ms + 1
+        return self.latency_min_ms + int(random.random() * span) + size // self.bytes_per_ms
+
+
+class Network:
+    """Links between nodes 0 .. n-1. Every draw is from the `random` of the world."""
+
+    def __init__(self, model: LinkModel, random: Random) -> None:
+        self.model = model
+        self._random = random
+        self._overrides: dict[tuple[int, int], LinkModel] = {}
+        self._cut: set[tuple[int, int]] = set()
+        self._side: dict[int, int] = {}
+        self._last_arrival: dict[tuple[int, int], int] = {}
+
+    # -- faults ------------------------------------------------------------------------------------
+
+    def set_link(self, source: int, target: int, model: LinkModel | None) -> None:
+        """Give one direction of one link a model of its own; None takes it back."""
+        if model is None:
+            self._overrides.pop((source, target), None)
+        else:
+            self._overrides[source, target] = model
+
+    def cut(self, source: int, target: int) -> None:
+        """Swallow what goes from source to target. An open connection stays up; a new one cannot be made."""
+        self._cut.add((source, target))
+
+    def mend(self, source: int, target: int) -> None:
+        self._cut.discard((source, target))
+
+    def partition(self, groups: Iterable[Iterable[int]]) -> None:
+        """Only nodes of one group reach each other; those that no group names are one more group."""
+        sides: dict[int, int] = {}
+        for side, group in enumerate(groups, start=1):
+            for node in group:
+                if node in sides:
+                    raise NetworkError(f"node {node} stands on two sides of the partition")
+                sides[node] = side
+        self._side = sides
+
+    def heal(self) -> None:
+        """Undo the partition and every cut."""
+        self._side = {}
+        self._cut = set()
+
+    # -- what a message meets ------------------------------------------------------------------------
+
+    def side(self, node: int) -> int:
+        """Which side of the partition a node is on; 0 where no group named it."""
+        return self._side.get(node, 0)
+
+    def separated(self, a: int, b: int) -> bool:
+        """Whether a partition stands between the two."""
+        return self.side(a) != self.side(b)
+
+    def passes(self, source: int, target: int) -> bool:
+        """Whether bytes flow in this direction now."""
+        return not self.separated(source, target) and (source, target) not in self._cut
+
+    def connectable(self, a: int, b: int) -> bool:
+        """Whether a new connection can be made: it takes both directions."""
+        return self.passes(a, b) and self.passes(b, a)
+
+    def link(self, source: int, target: int) -> LinkModel:
+        return self._overrides.get((source, target), self.model)
+
+    def arrivals(self, source: int, target: int, size: int, now: int) -> list[int]:
+        """When a message sent now arrives: no time at all if it is lost, two if it is duplicated."""
+        if not self.passes(source, target):
+            return []
+        link = self.link(source, target)
+        draw = self._random.random
+        if link.loss and draw() < link.loss:
+            return []
+        due = now + link.latency_ms(size, self._random)
+        if link.reorder and draw() < link.reorder:
+            due += int(draw() * link.late_ms)
+        else:
+            due = max(due, self._last_arrival.get((source, target), 0))
+            self._last_arrival[source, target] = due
+        if link.duplicate and draw() < link.duplicate:
+            return [due, due + int(draw() * link.late_ms)]
+        return [due]
+
+    def round_trip_ms(self, a: int, b: int, reply_bytes: int) -> int:
+        """One request and its reply of `reply_bytes`."""
+        request = self.link(a, b).latency_ms(0, self._random)
+        return request + self.link(b, a).latency_ms(reply_bytes, self._random)
+
+    def request_lost(self, a: int, b: int) -> bool:
+        """Whether a request or its reply goes missing."""
+        for link in (self.link(a, b), self.link(b, a)):
+            if link.loss and self._random.random() < link.loss:
+                return True
+        return False

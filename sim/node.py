@@ -1,0 +1,116 @@
+"""One simulated machine: what survives a crash (records, blobs) and what does not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from random import Random
+from typing import Protocol
+
+from attrs import define, evolve, field, frozen
+
+from protocol.events import Digest, Effect, Event, Millis, PeerId, Persist, Start
+from sim.filters import Filter
+from sim.invariants import BLOCK_BUCKET, block_height
+
+
+class EngineLike(Protocol):
+    """`protocol.engine.Engine`, or a toy in its place."""
+
+    def handle(self, event: Event, now: Millis) -> list[Effect]: ...
+
+
+@frozen
+class CrashPlan:
+    """Crash after so many effects, and start again after so long (None: stay down)."""
+
+    effects: int
+    restart_ms: Millis | None
+
+
+@define
+class FetchState:
+    """A blob on its way: holders by node index that are still to be asked."""
+
+    untried: list[int] = field(factory=list)
+    asked: set[int] = field(factory=set)
+
+
+@define(kw_only=True, eq=False)
+class Node:
+    """A machine and its key. `life` counts starts; what was issued in one life is stale in the next.
+
+    `performed` counts effects over all lives. Of the planned crashes, `crash_next` counts the effects of the
+    next event, `crash_at` those of all lives. `honest` nodes are those that the invariants speak of.
+    `clock_origin_ms` is the virtual time at which the node's monotonic clock of this life read 0.
+    """
+
+    index: int
+    peer: PeerId
+    make_engine: Callable[[Node], EngineLike]
+    entropy: Random = field(repr=False)
+    filter: Filter | None = None
+    honest: bool = True
+    # durable
+    records: dict[str, dict[bytes, bytes]] = field(factory=dict, repr=False)
+    blobs: dict[Digest, bytes] = field(factory=dict, repr=False)
+    # of this life
+    engine: EngineLike | None = None
+    life: int = 0
+    clock_origin_ms: int = 0
+    timers: dict[str, int] = field(factory=dict)
+    jobs: dict[str, int] = field(factory=dict)
+    fetches: dict[Digest, FetchState] = field(factory=dict)
+    connections: dict[int, int] = field(factory=dict)
+    # faults and counts
+    performed: int = 0
+    height: int = 0
+    crash_next: CrashPlan | None = None
+    crash_at: CrashPlan | None = None
+
+    @property
+    def alive(self) -> bool:
+        return self.engine is not None
+
+    def start_event(self) -> Start:
+        """What a new life finds: copies, so that nothing undone by the crash can leak through a reference."""
+        records = {bucket: dict(rows) for bucket, rows in self.records.items()}
+        return Start(records, frozenset(self.blobs))
+
+    def persist(self, effect: Persist) -> None:
+        rows = self.records.setdefault(effect.bucket, {})
+        if effect.value is None:
+            rows.pop(effect.key, None)
+            return
+        rows[effect.key] = effect.value
+        if effect.bucket == BLOCK_BUCKET:
+            self.height = max(self.height, block_height(effect.key))
+
+    def lose_volatile(self) -> None:
+        """The process is gone."""
+        self.engine = None
+        self.life += 1
+        self.timers.clear()
+        self.jobs.clear()
+        self.fetches.clear()
+        self.connections.clear()
+        self.crash_next = None
+
+    def due_crash(self, offered: int) -> CrashPlan | None:
+        """The planned crash among the next `offered` effects, with how many of them are performed."""
+        if self.crash_next is not None:
+            return evolve(self.crash_next, effects=min(self.crash_next.effects, offered))
+        if self.crash_at is not None and self.performed + offered >= self.crash_at.effects:
+            plan = evolve(self.crash_at, effects=max(0, self.crash_at.effects - self.performed))
+            self.crash_at = None
+            return plan
+        return None
+
+    def summary(self) -> str:
+        """One line for a report of a stalled run."""
+        if not self.alive:
+            return f"node {self.index}: down, height {self.height}, {self.performed} effects"
+        return (
+            f"node {self.index}: life {self.life}, height {self.height}, {self.performed} effects, "
+            f"connected {sorted(self.connections)}, timers {sorted(self.timers)}, jobs {sorted(self.jobs)}, "
+            f"fetching {[digest.hex()[:12] for digest in sorted(self.fetches)]}"
+        )

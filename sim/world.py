@@ -1,0 +1,409 @@
+"""The simulator's kernel: many engines under one virtual clock and one seed (docs/PROTOCOL.md section 1).
+
+A run is a function of the scenario and the seed. Events stand in one queue ordered by virtual time, then by
+the order in which they were caused; every draw comes from one `random.Random(seed)`; nothing iterates over a
+set. Engines see what a real shell would show them: effects are performed in order, each `Persist` is durable
+before the next effect, and a crash may fall between any two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from random import Random
+from typing import TYPE_CHECKING, Protocol
+
+from attrs import frozen
+
+from protocol.blob import blob_digest
+from protocol.events import (
+    Broadcast,
+    CancelJob,
+    CancelTimer,
+    Command,
+    Digest,
+    DropBlob,
+    Effect,
+    Event,
+    Fetch,
+    JobDone,
+    JobFailed,
+    Millis,
+    Notify,
+    PeerId,
+    Penalise,
+    Persist,
+    PutBlob,
+    RunJob,
+    Send,
+    SetTimer,
+    TimerFired,
+)
+from sim.connections import Connections
+from sim.fetching import Fetching
+from sim.filters import Filter
+from sim.invariants import Invariant, InvariantError
+from sim.network import LinkModel, Network
+from sim.node import CrashPlan, EngineLike, Node
+from sim.schedule import Delays, Schedule
+from sim.trace import Trace, effect_text, event_text
+
+if TYPE_CHECKING:
+    from protocol.jobs import Job, JobResult
+
+ReadBlob = Callable[[Digest], bytes]
+
+CLOCK_SPREAD_MS = 10**6
+"""Monotonic clocks start anywhere below this in each life: no engine may carry a time across a restart."""
+
+TAIL_LINES = 30
+
+
+class SimulationError(AssertionError):
+    """A run went wrong; the message names the seed and shows the end of the trace."""
+
+    def __init__(self, world: World, what: str) -> None:
+        super().__init__(f"seed {world.seed} at {world.now} ms: {what}\n{world.trace.tail(TAIL_LINES)}")
+        self.seed = world.seed
+
+
+class SimulationStalled(SimulationError):  # noqa: N818
+    """The goal of a run was not reached within its budget; `summary` has a line for each node."""
+
+    def __init__(self, world: World, why: str) -> None:
+        self.summary = "\n".join(node.summary() for node in world.nodes)
+        super().__init__(world, f"{why}\n{self.summary}")
+
+
+class BrokenInvariantError(SimulationError):
+    """An invariant was violated."""
+
+
+class EngineRaisedError(SimulationError):
+    """An engine let an exception out of `handle`."""
+
+
+class WorldError(ValueError):
+    """A scenario asks for what cannot be."""
+
+
+class BlobMissingError(KeyError):
+    """A job reads a blob that its node does not hold."""
+
+
+class Worker(Protocol):
+    """Who runs jobs. `run` may raise anything: the job has failed then."""
+
+    def duration_ms(self, node: int, job: Job, random: Random) -> Millis: ...
+
+    def run(self, node: int, job: Job, read_blob: ReadBlob) -> JobResult: ...
+
+
+@frozen
+class Report:
+    """A `Notify` or `Penalise` effect, and when which node had it performed."""
+
+    at_ms: Millis
+    node: int
+    effect: Notify | Penalise
+
+
+@frozen
+class FailedJob:
+    """A job that raised."""
+
+    at_ms: Millis
+    node: int
+    key: str
+    why: str
+
+
+class World:
+    """N nodes, their network and their time.
+
+    `worker` runs jobs. `invariants` are called after every event with the node and the effects it performed.
+    `keep_trace` lines of the trace stay readable; its digest is over all of them.
+    """
+
+    def __init__(
+        self,
+        seed: int,
+        worker: Worker,
+        *,
+        model: LinkModel | None = None,
+        delays: Delays | None = None,
+        invariants: Sequence[Invariant] = (),
+        keep_trace: int = 20_000,
+    ) -> None:
+        self.seed = seed
+        self.schedule = Schedule(seed)
+        self.nodes: list[Node] = []
+        self.network = Network(model or LinkModel(), self.schedule.random)
+        self.trace = Trace(keep_trace)
+        self.invariants = list(invariants)
+        self.reports: list[Report] = []
+        self.failed_jobs: list[FailedJob] = []
+        self._worker = worker
+        self._by_peer: dict[PeerId, list[Node]] = {}
+        delays = delays or Delays()
+        around = (self.schedule, self.network, delays, self.nodes, self._by_peer)
+        self._connections = Connections(*around, self._deliver)
+        self._fetching = Fetching(*around, self._to_life)
+
+    @property
+    def now(self) -> Millis:
+        """Virtual time."""
+        return self.schedule.now
+
+    # -- the scenario --------------------------------------------------------------------------------
+
+    def add_node(
+        self,
+        peer: PeerId,
+        make_engine: Callable[[Node], EngineLike],
+        *,
+        filter: Filter | None = None,
+        honest: bool | None = None,
+        blobs: Iterable[tuple[Digest, bytes]] = (),
+    ) -> Node:
+        """A node that is down until `start`. A second one with the same key is its twin; neither is honest.
+
+        `make_engine` is called once for each life. `honest` defaults to whether there is no filter.
+        """
+        node = Node(
+            index=len(self.nodes),
+            peer=peer,
+            make_engine=make_engine,
+            entropy=Random(self.schedule.random.getrandbits(256)),
+            filter=filter,
+            honest=filter is None if honest is None else honest,
+            blobs=dict(blobs),
+        )
+        twins = self._by_peer.setdefault(peer, [])
+        twins.append(node)
+        if len(twins) > 1:
+            for twin in twins:
+                twin.honest = False
+        self.nodes.append(node)
+        return node
+
+    def at(self, at_ms: Millis, action: Callable[[], None]) -> None:
+        """Let the scenario act at a virtual time."""
+        if at_ms < self.now:
+            raise WorldError(f"{at_ms} ms has passed, it is {self.now} ms")
+        self.schedule.push(at_ms - self.now, action)
+
+    def start(self, index: int) -> None:
+        """Begin a node's first or next life: a new engine, the records that survived, then connections."""
+        node = self.nodes[index]
+        if node.alive:
+            raise WorldError(f"node {index} is running")
+        node.clock_origin_ms = self.now - node.entropy.randrange(CLOCK_SPREAD_MS)
+        node.engine = node.make_engine(node)
+        self.schedule.push(0, self._to_life, node, node.life, node.start_event())
+        for other in self.nodes:
+            self._connections.connect_soon(node, other)
+
+    restart = start
+
+    def start_all(self) -> None:
+        for node in self.nodes:
+            self.start(node.index)
+
+    def command(self, index: int, transaction: bytes) -> None:
+        """Give the operator's transaction to a node."""
+        node = self.nodes[index]
+        self.schedule.push(0, self._to_life, node, node.life, Command(transaction))
+
+    # -- faults --------------------------------------------------------------------------------------
+
+    def crash(self, index: int, after_effects: int | None = None, restart_ms: Millis | None = None) -> None:
+        """Crash now, or after the first `after_effects` effects of the next event; restart later."""
+        node = self.nodes[index]
+        if not node.alive:
+            raise WorldError(f"node {index} is not running")
+        if after_effects is None:
+            self._crash(node, restart_ms)
+        else:
+            node.crash_next = CrashPlan(after_effects, restart_ms)
+
+    def crash_at_effect(self, index: int, ordinal: int, restart_ms: Millis | None = None) -> None:
+        """Crash once the node has performed `ordinal` effects over all its lives, before the next one."""
+        self.nodes[index].crash_at = CrashPlan(ordinal, restart_ms)
+
+    def partition(self, groups: Iterable[Iterable[int]]) -> None:
+        """Part the network; connections across are noticed as lost a little later, on each side by itself."""
+        self.network.partition(groups)
+        self._mark(f"partition {[self.network.side(node.index) for node in self.nodes]}")
+        self._connections.break_separated()
+
+    def heal(self) -> None:
+        """End the partition and mend every cut link; nodes connect again by themselves."""
+        self.network.heal()
+        self._mark("heal")
+        for node in self.nodes:
+            for other in self.nodes[: node.index]:
+                self._connections.connect_soon(node, other)
+
+    def cut(self, source: int, target: int) -> None:
+        """Swallow everything from source to target, unnoticed."""
+        self.network.cut(source, target)
+        self._mark(f"cut {source}>{target}")
+
+    def mend(self, source: int, target: int) -> None:
+        self.network.mend(source, target)
+        self._mark(f"mend {source}>{target}")
+        self._connections.connect_soon(self.nodes[source], self.nodes[target])
+
+    # -- running -------------------------------------------------------------------------------------
+
+    def run(
+        self,
+        until: Callable[[World], bool],
+        max_virtual_ms: Millis = 3_600_000,
+        max_events: int = 10_000_000,
+    ) -> None:
+        """Let time pass until the goal is reached, asked after each event.
+
+        Both limits are budgets of this call. Raises `SimulationStalled` where the goal is not reached,
+        `BrokenInvariantError` and `EngineRaisedError` where something is wrong, all with the seed.
+        """
+        deadline = self.now + max_virtual_ms
+        last = self.schedule.happened + max_events
+        while not until(self):
+            due = self.schedule.next_due()
+            if due is None:
+                raise SimulationStalled(self, "nothing is left to happen")
+            if due > deadline:
+                raise SimulationStalled(self, f"not there after {max_virtual_ms} virtual ms")
+            if self.schedule.happened >= last:
+                raise SimulationStalled(self, f"not there after {max_events} events")
+            self.schedule.step()
+
+    def run_for(self, virtual_ms: Millis) -> None:
+        """Let an amount of time pass, whatever happens in it."""
+        deadline = self.now + virtual_ms
+        while (due := self.schedule.next_due()) is not None and due <= deadline:
+            self.schedule.step()
+        self.schedule.now = deadline
+
+    def trace_digest(self) -> str:
+        """Hex digest of everything that happened."""
+        return self.trace.digest()
+
+    def name(self, peer: PeerId) -> str:
+        """A peer as the indices of its nodes."""
+        nodes = self._by_peer.get(peer)
+        return "+".join(str(node.index) for node in nodes) if nodes else peer.hex()[:8]
+
+    def check_invariants(self, node: Node, performed: Sequence[Effect]) -> None:
+        """Called after each handled event."""
+        for invariant in self.invariants:
+            try:
+                invariant(node, performed)
+            except InvariantError as error:
+                raise BrokenInvariantError(self, str(error)) from error
+
+    # -- events into engines, effects out of them ------------------------------------------------------
+
+    def _mark(self, text: str) -> None:
+        self.trace.add(self.now, -1, text)
+
+    def _to_life(self, node: Node, life: int, event: Event) -> None:
+        """Deliver what was meant for one life of a node."""
+        if node.life == life:
+            self._deliver(node, event)
+
+    def _deliver(self, node: Node, event: Event) -> None:
+        shown = [event] if node.filter is None else node.filter.events(event)
+        for each in shown:
+            if node.engine is None:
+                return
+            self._handle(node, node.engine, each)
+
+    def _handle(self, node: Node, engine: EngineLike, event: Event) -> None:
+        self.trace.add(self.now, node.index, event_text(event, self.name))
+        try:
+            effects = engine.handle(event, self.now - node.clock_origin_ms)
+        except Exception as error:
+            raise EngineRaisedError(self, f"node {node.index} raised {error!r} on {event!r}") from error
+        if node.filter is not None:
+            effects = node.filter.effects(effects)
+        crash = node.due_crash(len(effects))
+        performed = effects if crash is None else effects[: crash.effects]
+        for effect in performed:
+            node.performed += 1
+            self.trace.add(self.now, node.index, effect_text(effect, self.name))
+            self._perform(node, effect)
+        if crash is not None:
+            self._crash(node, crash.restart_ms)
+        self.check_invariants(node, performed)
+
+    def _perform(self, node: Node, effect: Effect) -> None:
+        match effect:
+            case Persist():
+                node.persist(effect)
+            case Send(peer, data):
+                for target in self._by_peer.get(peer, ()):
+                    self._connections.send(node, target, data)
+            case Broadcast(data):
+                self._connections.broadcast(node, data)
+            case Fetch(digest, holders):
+                self._fetching.fetch(node, digest, holders)
+            case PutBlob(digest, data):
+                if node.honest and blob_digest(data) != digest:
+                    raise SimulationError(self, f"node {node.index} puts a blob under a wrong digest")
+                node.blobs[digest] = data
+            case DropBlob(digest):
+                node.blobs.pop(digest, None)
+            case SetTimer(key, delay_ms):
+                token = self.schedule.issued + 1
+                node.timers[key] = self.schedule.push(
+                    max(0, delay_ms), self._fire, node, node.life, key, token
+                )
+            case CancelTimer(key):
+                node.timers.pop(key, None)
+            case RunJob(key, job):
+                duration = self._worker.duration_ms(node.index, job, self.schedule.random)
+                token = self.schedule.issued + 1
+                node.jobs[key] = self.schedule.push(
+                    duration, self._finish_job, node, node.life, key, job, token
+                )
+            case CancelJob(key):
+                node.jobs.pop(key, None)
+            case Penalise() | Notify():
+                self.reports.append(Report(self.now, node.index, effect))
+
+    def _fire(self, node: Node, life: int, key: str, token: int) -> None:
+        if node.life == life and node.timers.get(key) == token:
+            del node.timers[key]
+            self._deliver(node, TimerFired(key))
+
+    def _finish_job(self, node: Node, life: int, key: str, job: Job, token: int) -> None:
+        """Computed when it is due, so that a job cancelled or lost in a crash costs nothing."""
+        if node.life != life or node.jobs.get(key) != token:
+            return
+        del node.jobs[key]
+
+        def read_blob(digest: Digest) -> bytes:
+            if digest not in node.blobs:
+                raise BlobMissingError(digest.hex())
+            return node.blobs[digest]
+
+        event: Event
+        try:
+            event = JobDone(key, self._worker.run(node.index, job, read_blob))
+        except Exception as error:  # whatever a worker raises, the engine has to live with
+            self.failed_jobs.append(FailedJob(self.now, node.index, key, repr(error)))
+            event = JobFailed(key, repr(error))
+        self._deliver(node, event)
+
+    def _crash(self, node: Node, restart_ms: Millis | None) -> None:
+        self.trace.add(self.now, node.index, "crash")
+        self._connections.break_all(node)
+        node.lose_volatile()
+        if restart_ms is not None:
+            self.schedule.push(restart_ms, self._start_if_down, node, node.life)
+
+    def _start_if_down(self, node: Node, life: int) -> None:
+        if not node.alive and node.life == life:
+            self.start(node.index)

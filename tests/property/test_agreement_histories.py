@@ -1,0 +1,202 @@
+"""Agreement under every fault that it is made for, in the simulator; each failure names its seed.
+
+Every world checks after every event that no two honest nodes commit different blocks at one height, that no
+honest node contradicts itself or acts on an uncommitted block, and that no money appears or vanishes.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from random import Random
+
+import pytest
+from attrs import define, evolve
+
+from protocol.codec import decode, encode
+from protocol.events import Broadcast, Effect, Send
+from protocol.keys import Identity
+from protocol.ledger.block import decode_block
+from protocol.messages import MESSAGE_BYTES, Envelope, Kind, Proposal, make_statement
+from sim.conduct import Conduct
+from sim.filters import Filter
+from sim.founding import build_world, seeded_bytes
+from sim.invariants import InvariantError
+from sim.network import LinkModel
+from sim.world import World
+
+NODES = 4
+HISTORIES = 320
+HISTORIES_A_TEST = 40
+SWEEP = 200
+SWEEP_A_TEST = 50
+
+CALM_AFTER_MS = 12_000
+BLOCKS_AFTER_CALM = 3
+PATIENCE_MS = 180_000
+
+
+def kind_of(data: bytes) -> Kind:
+    return Kind(decode(Envelope, data, MESSAGE_BYTES).kind)
+
+
+class SilentLeader(Filter):
+    """Never shows a proposal to anyone."""
+
+    def effects(self, effects: list[Effect]) -> list[Effect]:
+        return [
+            effect
+            for effect in effects
+            if not (isinstance(effect, Broadcast | Send) and kind_of(effect.data) is Kind.PROPOSAL)
+        ]
+
+
+@define(eq=False)
+class TwoFacedLeader(Filter):
+    """Shows half of the network another block in its stead, and Timeouts to nobody."""
+
+    identity: Identity
+    peers: tuple[bytes, ...]
+
+    def effects(self, effects: list[Effect]) -> list[Effect]:
+        return [changed for effect in effects for changed in self._changed(effect)]
+
+    def _changed(self, effect: Effect) -> list[Effect]:
+        if not isinstance(effect, Broadcast):
+            return [effect]
+        envelope = decode(Envelope, effect.data, MESSAGE_BYTES)
+        if envelope.kind == Kind.TIMEOUT:
+            return []
+        if envelope.kind != Kind.PROPOSAL:
+            return [effect]
+        body = decode(Proposal, envelope.body, MESSAGE_BYTES)
+        block = decode_block(envelope.payload)
+        other = evolve(block, readys=block.readys[1:])
+        lie = make_statement(
+            self.identity,
+            envelope.network,
+            envelope.round,
+            Kind.PROPOSAL,
+            evolve(body, block_hash=other.hash),
+            encode(other),
+        )
+        half = len(self.peers) // 2
+        told = [Send(peer, effect.data) for peer in self.peers[:half]]
+        return [*told, *(Send(peer, lie.to_bytes()) for peer in self.peers[half:])]
+
+
+def history(seed: int) -> World:
+    """Four nodes, of which at most one is dishonest; crashes, losses and partitions until all is calm."""
+    draws = Random(f"history {seed}")
+    identities = [Identity.from_seed(seeded_bytes(seed, f"identity {i}")) for i in range(NODES)]
+    peers = tuple(identity.peer for identity in identities)
+    faulty = draws.randrange(NODES)
+    adversary = seed % 4
+    filters: dict[int, Filter] = {}
+    if adversary == 1:
+        filters[faulty] = SilentLeader()
+    elif adversary == 2:
+        filters[faulty] = TwoFacedLeader(identities[faulty], peers)
+    rough = LinkModel(
+        loss=draws.choice([0.0, 0.05, 0.2]),
+        duplicate=draws.choice([0.0, 0.1]),
+        reorder=draws.choice([0.0, 0.3]),
+        late_ms=draws.choice([200, 2_000]),
+    )
+    world = build_world(
+        NODES,
+        seed,
+        model=rough,
+        filters=filters,
+        twins=[faulty] if adversary == 3 else [],
+        invariants=[Conduct()],
+    )
+    machines = range(len(world.nodes))
+    for _ in range(draws.randrange(4)):
+        world.crash_at_effect(draws.choice(machines), draws.randrange(400), draws.randrange(1, 3_000))
+    if draws.random() < 0.5 or adversary == 3:
+        side = draws.sample(machines, 2)
+        world.at(draws.randrange(4_000), lambda: world.partition([side]))
+        world.at(draws.randrange(5_000, CALM_AFTER_MS), world.heal)
+    if draws.random() < 0.3:
+        source, target = draws.sample(machines, 2)
+        world.at(draws.randrange(4_000), lambda: world.cut(source, target))
+    world.at(CALM_AFTER_MS, lambda: calm(world))
+    return world
+
+
+def calm(world: World) -> None:
+    """The faults are over: what is down comes up, what was cut is mended, nothing more is lost."""
+    world.network.model = LinkModel()
+    world.heal()
+    for node in world.nodes:
+        node.crash_at = None
+        if not node.alive:
+            world.start(node.index)
+
+
+def lowest(world: World) -> int:
+    return min(node.height for node in world.nodes if node.honest)
+
+
+def finish(world: World) -> World:
+    """Let the rough time pass; afterwards everyone honest has to get on."""
+    world.run_for(CALM_AFTER_MS + 1)
+    goal = max(node.height for node in world.nodes if node.honest) + BLOCKS_AFTER_CALM
+    world.run(lambda world: lowest(world) >= goal, max_virtual_ms=PATIENCE_MS)
+    return world
+
+
+@pytest.mark.parametrize("first", range(0, HISTORIES, HISTORIES_A_TEST))
+def test_one_block_a_height_and_progress_resumes(first: int) -> None:
+    for seed in range(first, first + HISTORIES_A_TEST):
+        finish(history(seed))
+
+
+@pytest.mark.parametrize("first", range(0, SWEEP, SWEEP_A_TEST))
+def test_crash_and_restart_at_every_effect(first: int) -> None:
+    """Node `ordinal % 4` crashes after its effect number `ordinal`, from the first one on."""
+    for ordinal in range(first, first + SWEEP_A_TEST):
+        world = build_world(NODES, ordinal, invariants=[Conduct()])
+        victim = world.nodes[ordinal % NODES]
+        world.crash_at_effect(victim.index, ordinal, restart_ms=1 + ordinal % 1_000)
+        world.run(lambda world: victim.life == 1 and victim.alive, max_virtual_ms=PATIENCE_MS)
+        goal = max(node.height for node in world.nodes) + BLOCKS_AFTER_CALM
+        world.run(lambda world: lowest(world) >= goal, max_virtual_ms=PATIENCE_MS)
+
+
+def test_a_fork_would_be_noticed() -> None:
+    """Both halves of a network that forgets its safety rules on restart would be caught: the check can fail."""
+    world = build_world(NODES, 0)
+    world.run(lambda world: lowest(world) >= 1, max_virtual_ms=PATIENCE_MS)
+    (key, value), *_ = sorted(world.nodes[0].records["block"].items())
+    agreement = world.invariants[0]
+    from protocol.events import Persist
+    from protocol.ledger.block import decode_stored_block
+
+    stored = decode_stored_block(value)
+    forged = encode(evolve(stored, block=evolve(stored.block, state_root=bytes(32))))
+    with pytest.raises(InvariantError, match="height 1"):
+        agreement(world.nodes[1], [Persist("block", key, forged)])
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_the_trace_does_not_depend_on_the_hash_seed(seed: int) -> None:
+    code = (
+        "from test_agreement_histories import finish, history; "
+        f"print(finish(history({seed})).trace_digest())"
+    )
+    digests = {
+        subprocess.run(
+            [sys.executable, "-c", code],
+            env={**os.environ, "PYTHONHASHSEED": hash_seed},
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for hash_seed in ("1", "2")
+    }
+    assert len(digests) == 1
