@@ -9,7 +9,7 @@ from collections.abc import Hashable
 from protocol.events import Event, PeerId, Received
 
 MAX_WAITING_BYTES = 32 * 2**20
-"""Of messages of one peer: a flood must not become this node's memory, and repair brings back what was lost."""
+"""Of one peer: a flood must not become this node's memory, and repair brings back what was dropped."""
 
 
 class Inbox:

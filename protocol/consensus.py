@@ -340,7 +340,7 @@ class Agreement:
     # -- rules ---------------------------------------------------------------------------------
 
     def _check_justification(self, body: Proposal) -> None:
-        """v = 1, or qc of v - 1, or a time-out certificate of v - 1 that names no higher qc; qc forces its block."""
+        """v = 1, or qc of v - 1, or time-outs of v - 1 that name no higher qc; a qc forces its block."""
         if body.qc is not None:
             self._check_prepare_certificate(body.qc)
             if body.qc.vote.block_hash != body.block_hash:

@@ -26,7 +26,10 @@ from protocol.consensus import (
     Save,
     WantBlock,
 )
-from protocol.duties import Duties, load_package
+from protocol.duties import check, results, share, zs
+from protocol.duties.advance import advance
+from protocol.duties.contribute import payload_fits
+from protocol.duties.desk import Desk
 from protocol.events import (
     BlobFailed,
     BlobReady,
@@ -89,6 +92,7 @@ from protocol.progress import (
 from protocol.repair import Repair
 from protocol.round import BlockError, Rules, block_effect, evidence_holds
 from protocol.secrets import DealerPackage
+from protocol.sharing import load_package
 from protocol.tally import Tally
 
 OPENED_CACHE = 4096
@@ -119,7 +123,7 @@ class Engine:
         self.rejects: Counter[str] = Counter()
         self.peers: set[bytes] = set()
         self.entropy = entropy
-        self.duties = Duties(
+        self.desk = Desk(
             me=self.me,
             rules=self.rules,
             pool=self.pool,
@@ -129,8 +133,8 @@ class Engine:
             weight=min(weight, genesis.params.max_weight),
             state_of=lambda: self.chain.state,
         )
-        self.progress = Progress(self.duties)
-        self.repair = Repair(self.duties, self.outbox, self.stored_block)
+        self.progress = Progress(self.desk)
+        self.repair = Repair(self.desk, self.outbox, self.stored_block)
         self._blocks: dict[int, bytes] = {}
         self._opened: OrderedDict[bytes, Statement] = OrderedDict()
         self._readys: dict[bytes, Statement] = {}
@@ -178,17 +182,17 @@ class Engine:
                 self._on_timer(event.key)
             case JobDone():
                 self._dirty = True
-                self.duties.on_job(event)
+                results.on_job(self.desk, event)
             case JobFailed():
                 self._dirty = True
-                self.duties.on_job_failed(event.key, event.why)
+                results.on_job_failed(self.desk, event.key, event.why)
             case BlobReady():
                 self._dirty = True
-                self.duties.fetching.discard(event.digest)
-                self.duties.blobs.add(event.digest)
+                self.desk.fetching.discard(event.digest)
+                self.desk.blobs.add(event.digest)
             case BlobFailed():
                 # Repair's next tick asks again: whoever cited the blob may have it by then.
-                self.duties.fetching.discard(event.digest)
+                self.desk.fetching.discard(event.digest)
             case PeerUp():
                 self.peers.add(event.peer)
                 self.repair.tell(event.peer)
@@ -214,7 +218,7 @@ class Engine:
             height = self.chain.height
             if self._dirty:
                 self._dirty = False
-                self.duties.advance()
+                advance(self.desk)
                 self._retry_judging()
                 self._track_progress()
                 self._try_propose()
@@ -226,7 +230,7 @@ class Engine:
     def _start(self, event: Start) -> None:
         """Take up what survived: the chain, secrets, shares, own statements, and the safety state."""
         records = event.records
-        self.duties.blobs = set(event.blobs)
+        self.desk.blobs = set(event.blobs)
         for key in sorted(records.get(durable.BLOCK, {})):
             data = records[durable.BLOCK][key]
             stored = decode_stored_block(data)
@@ -235,10 +239,10 @@ class Engine:
         for bucket in (durable.STATEMENT, durable.SECRET, durable.SHARE, durable.OPENING):
             self._persisted[bucket] = set(records.get(bucket, {}))
         for key, seed in sorted(records.get(durable.SECRET, {}).items()):
-            self.duties.seeds[durable.round_of_key(key)] = seed
+            self.desk.seeds[durable.round_of_key(key)] = seed
         residual = records.get(durable.RESIDUAL, {}).get(durable.RESIDUAL_KEY)
         if residual is not None:
-            self.duties.residual = decode(durable.Residual, residual, 1 << 27)
+            self.desk.residual = decode(durable.Residual, residual, 1 << 27)
         self._begin_round()
         self._load_round(event)
         safety = records.get(durable.SAFETY, {}).get(durable.SAFETY_KEY)
@@ -253,7 +257,7 @@ class Engine:
         )
 
     def _load_round(self, event: Start) -> None:
-        memory, round_ = self.duties.memory, self.state.round
+        memory, round_ = self.desk.memory, self.state.round
         for key, data in sorted(event.records.get(durable.STATEMENT, {}).items()):
             if durable.round_of_key(key) >= round_:
                 try:
@@ -272,15 +276,15 @@ class Engine:
     def _recall_zs(self) -> None:
         """z_i from the share packages that survived, as far as they fit what is pinned."""
         for bundle in self.state.learning.sharers:
-            package = self.duties.memory.packages.get(bundle.peer)
+            package = self.desk.memory.packages.get(bundle.peer)
             if package is not None:
-                self.duties.take_z(bundle.peer, package.z, bundle.hash_z)
+                share.take_z(self.desk, bundle.peer, package.z, bundle.hash_z)
 
     # -- rounds and heights --------------------------------------------------------------------
 
     def _begin_round(self) -> None:
         round_ = self.state.round
-        self.duties.memory = RoundMemory(round_)
+        self.desk.memory = RoundMemory(round_)
         roles = self.state.learning.roles
         if roles is not None:
             self.outbox.notify(
@@ -296,7 +300,7 @@ class Engine:
         height = self.chain.height + 1
         if self.agreement.height != height:
             self.agreement = self._new_agreement(Safety(height))
-        self.duties.clock = PhaseClock(height, self._now)
+        self.desk.clock = PhaseClock(height, self._now)
         self._readys = {}
         self._judging = {}
         self._effects_of = {}
@@ -327,14 +331,14 @@ class Engine:
         )
 
     def _end_round(self, before: LedgerState) -> None:
-        """Forget what was private to the round, keep its blobs one round longer, the last two models always."""
-        memory, ended = self.duties.memory, before.round
+        """Forget what was private to the round; keep its blobs one round longer, and the last two models."""
+        memory, ended = self.desk.memory, before.round
         self._settle_residual(before)
         for name in sorted(memory.started):
             self.outbox.add(CancelJob(f"{ended}/{name}"))
         keep = {self.state.model_digest, self.state.previous_model_digest}
         for blob in sorted((self._old_blobs - memory.blobs) - keep):
-            self.duties.blobs.discard(blob)
+            self.desk.blobs.discard(blob)
             self.outbox.add(DropBlob(blob))
         self._old_blobs = memory.blobs | {before.previous_model_digest}
         for bucket, stored_keys in sorted(self._persisted.items()):
@@ -342,8 +346,8 @@ class Engine:
                 self.outbox.persist(bucket, key, None)
         for bucket in sorted(self._persisted):
             self._persisted[bucket] = {k for k in self._persisted[bucket] if durable.round_of_key(k) > ended}
-        for round_ in [r for r in self.duties.seeds if r <= ended]:
-            del self.duties.seeds[round_]
+        for round_ in [r for r in self.desk.seeds if r <= ended]:
+            del self.desk.seeds[round_]
         self.pool.forget_before(ended + 1)
         for statement in list(self.pool.transactions()):
             account = self.state.account(statement.sender)
@@ -353,12 +357,12 @@ class Engine:
 
     def _settle_residual(self, before: LedgerState) -> None:
         """What was not sent counts as left over once the contribution is in U2; else nothing changed."""
-        result = self.duties.memory.contributed
+        result = self.desk.memory.contributed
         if result is None or result.residual is None:
             return
         if any(contribution.peer == self.me for contribution in before.learning.contributors):
             residual = durable.Residual(before.round, result.residual.astype("<f4").tobytes())
-            self.duties.residual = residual
+            self.desk.residual = residual
             self.outbox.persist(durable.RESIDUAL, durable.RESIDUAL_KEY, encode(residual))
 
     # -- messages ------------------------------------------------------------------------------
@@ -465,7 +469,7 @@ class Engine:
         if slot.attempt % 128 >= 16:
             return "attempt"
         if isinstance(statement.body, Contribution):
-            if not self.duties.payload_fits(statement):
+            if not payload_fits(self.desk, statement):
                 return "payload"
         elif kind is Kind.DEALER_EVIDENCE and (
             statement.round != state.round or not evidence_holds(state, self.rules, statement)
@@ -476,7 +480,7 @@ class Engine:
     def _on_sealed_shares(self, peer: bytes, statement: Statement) -> None:
         assert isinstance(statement.body, SealedShares)
         if statement.round == self.state.round and self.state.learning.phase is Phase.SHARE:
-            self.duties.on_box(peer, statement.body.box)
+            share.on_box(self.desk, peer, statement.body.box)
             self._dirty = True
         elif statement.round == self.state.round + 1 or self.state.learning.phase is Phase.ADVERT:
             self._keep_early(peer, statement)
@@ -484,12 +488,12 @@ class Engine:
     def _on_z_request(self, peer: bytes, statement: Statement) -> None:
         assert isinstance(statement.body, ZRequest)
         if statement.round == self.state.round:
-            self.duties.on_z_request(peer, statement.body)
+            zs.on_z_request(self.desk, peer, statement.body)
 
     def _on_z_reply(self, peer: bytes, statement: Statement) -> None:
         assert isinstance(statement.body, ZReply)
         if statement.round == self.state.round:
-            self.duties.on_z_reply(peer, statement.body)
+            zs.on_z_reply(self.desk, peer, statement.body)
             self._dirty = True
 
     # -- agreement -----------------------------------------------------------------------------
@@ -673,7 +677,7 @@ class Engine:
                 self.pool.replace_by_cited(statement.slot, statement)
 
     def _take_ballot(self, body: blocks.BallotBody) -> None:
-        findings = self.duties.memory.findings
+        findings = self.desk.memory.findings
         if body.zs:
             findings.zs = body.zs
         for bundle, seed in zip(self.state.learning.sharers, body.check_seeds, strict=False):
@@ -708,13 +712,13 @@ class Engine:
     def _vouches_for(self, block: Block) -> bool:
         """Does this node's own work agree with what the block says of blobs? False: not yet, or no."""
         body = blocks.decode_body(block)
-        duties, findings = self.duties, self.duties.memory.findings
+        findings = self.desk.memory.findings
         match body:
             case blocks.ContributionBody():
                 return self._holds_contributions(block, body)
             case blocks.BallotBody() if not self.state.learning.ballot:
                 self._learn_from_ballot(body)
-                duties.advance()
+                advance(self.desk)
                 verified = findings.verified
                 return (
                     verified is not None
@@ -728,14 +732,14 @@ class Engine:
 
     def _learn_from_ballot(self, body: blocks.BallotBody) -> None:
         """The block's content is checked already: its seeds and zs fit what was pinned."""
-        findings = self.duties.memory.findings
+        findings = self.desk.memory.findings
         findings.zs = findings.zs or body.zs
         for bundle, seed in zip(self.state.learning.sharers, body.check_seeds, strict=True):
             if any(seed):
                 findings.check_seeds.setdefault(bundle.peer, seed)
 
     def _holds_contributions(self, block: Block, body: blocks.ContributionBody) -> bool:
-        """The commitments must be at hand before they are pinned; what is missing is fetched from the leader."""
+        """Commitments must be at hand before they are pinned; what is missing is fetched from the leader."""
         missing = []
         for data in body.contributions:
             cited = self.open_cited(data)
@@ -750,7 +754,7 @@ class Engine:
 
     def _track_progress(self) -> None:
         """Send Ready when everything expected is here; start the soft deadline when most of it is."""
-        clock = self.duties.clock
+        clock = self.desk.clock
         have, expected = self.progress.count()
         if have >= expected:
             if clock.ready is None or self._ready_changed():
@@ -761,14 +765,14 @@ class Engine:
             self.outbox.add(SetTimer("soft", soft_deadline_ms(elapsed) - elapsed))
 
     def _ready_changed(self) -> bool:
-        clock = self.duties.clock
+        clock = self.desk.clock
         return (self.progress.held(), clock.late) != clock.ready_content
 
     def _send_ready(self) -> None:
         """Tell the leader what is held; the view's clock runs from here."""
         if self.me not in self.state.validators:
             return
-        clock, first = self.duties.clock, self.duties.clock.ready is None
+        clock, first = self.desk.clock, self.desk.clock.ready is None
         clock.sequence += 1
         # Wall-clock free and monotonic over restarts: a later life of this node starts above its former ones.
         sequence = min(1 << 32, self._now // 10 + clock.sequence)
@@ -794,7 +798,7 @@ class Engine:
             if isinstance(statement.body, Ready)
         ]
         tally = Tally(self.state.validators, readys)
-        body = compose(self.state, self.rules, tally, self.pool, self.duties.memory.findings)
+        body = compose(self.state, self.rules, tally, self.pool, self.desk.memory.findings)
         if body is None:
             return
         block = Block(
@@ -816,7 +820,7 @@ class Engine:
     # -- timers --------------------------------------------------------------------------------
 
     def _on_timer(self, key: str) -> None:
-        clock = self.duties.clock
+        clock = self.desk.clock
         self._dirty = True
         match key:
             case "repair":
@@ -835,7 +839,7 @@ class Engine:
 
     def _on_late(self) -> None:
         """The hard deadline, and, many of them later, the point of giving up."""
-        clock, params = self.duties.clock, self.genesis.params
+        clock, params = self.desk.clock, self.genesis.params
         deadline = hard_deadline_ms(self.state.learning.phase, params)
         waited = self._now - clock.began_ms
         clock.late = 2 if waited >= GAVE_UP_DEADLINES * deadline else 1
@@ -847,11 +851,11 @@ class Engine:
         self.outbox.add(SetTimer(REPAIR_TIMER, self.genesis.params.repair_interval_ms))
         peers = [peer for peer in sorted(self.peers) if peer in dict(self.state.accounts)]
         self.repair.tell_some(peers, self._draw)
-        self.duties.ask_for_zs()
-        missing = self.duties.missing_contributions()
+        zs.ask_for_zs(self.desk)
+        missing = check.missing_contributions(self.desk)
         if missing and peers:
             self.repair.request_statements(peers[self._draw(len(peers))], missing)
-        clock = self.duties.clock
+        clock = self.desk.clock
         if self._now - clock.began_ms < self.genesis.params.repair_interval_ms:
             return
         self._perform(self.agreement.resend())
@@ -889,7 +893,7 @@ class Engine:
         held = self.pool.by_id(statement.id)
         if held is None or held.envelope.payload or not statement.envelope.payload:
             return
-        if isinstance(statement.body, Contribution) and self.duties.payload_fits(statement):
+        if isinstance(statement.body, Contribution) and payload_fits(self.desk, statement):
             self.pool.replace_by_cited(statement.slot, statement)
             key = durable.round_key(statement.round, statement.id)
             self.outbox.persist(durable.STATEMENT, key, statement.to_bytes())

@@ -50,7 +50,7 @@ class WireError(ValueError):
 
 
 class Kind(IntEnum):
-    """Message kinds. Below 20: statements. 20 to 29: from one peer to another. From 30: agreement and repair."""
+    """Below 20: statements. 20 to 29: from one peer to another. From 30: agreement and repair."""
 
     KEY_ADVERT = 1
     SHARE_BUNDLE = 2
@@ -178,7 +178,7 @@ class AggregateClaim:
 
 @frozen
 class Reveal:
-    """A proposer opens its check seed, and every z_i of U1 in order (phase 4). Challenge: clear networks only."""
+    """A proposer opens its check seed, and every z_i of U1 in order (phase 4); a challenge if it is clear."""
 
     check_seed: bytes = field(validator=_seed)
     zs: tuple[bytes, ...] = field(validator=bounded_tuple(MAX_NODES, _seed))
@@ -229,7 +229,7 @@ class TransactionKind(IntEnum):
 
 @frozen
 class Transaction:
-    """`nonce`: the sender's count of transactions so far. `peer`: recipient of a transfer, else the sender."""
+    """`nonce`: the sender's transactions so far. `peer`: recipient of a transfer, else the sender."""
 
     kind: TransactionKind
     nonce: int = field(validator=int_range(0, 1 << 40))
@@ -355,7 +355,7 @@ class Proposal:
 
 @frozen
 class Have:
-    """Push-pull repair: my height, the statements of the round that I hold, `shares`: dealers whose share I hold.
+    """Push-pull repair: my height, statements of the round that I hold, dealers whose `shares` I hold.
 
     `reply`: this answers another `Have` and wants no further one.
     """

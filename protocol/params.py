@@ -119,12 +119,16 @@ class ProtocolParams:
             raise ParamsError(
                 "challenge: a blinded commitment is read with the shared check seed; use shared"
             )
+        if self.commitment is CommitmentScheme.LATTICE and not self.blinded:
+            raise ParamsError("blinded: a lattice commitment in the clear is open to rogue commitments")
         if self.commitment is CommitmentScheme.SINGULAR and self.singular_rank >= self.singular_group_size:
             raise ParamsError("singular_rank must be below singular_group_size: U must be singular")
         if self.sparsify is Sparsify.OFF and self.sparsify_permille != 1000:
             raise ParamsError("sparsify_permille below 1000 needs sparsify shared_support or topk_local")
         if self.max_view_timeout_ms < self.view_timeout_ms:
             raise ParamsError("max_view_timeout_ms must not be below view_timeout_ms")
+        if self.group_size > 1 << 16:
+            raise ParamsError(f"group_size {self.group_size} is above 65536")
         if self.points is Points.ARBITRARY and self.group_size > 256:
             raise ParamsError("group_size above 256 with arbitrary points is quadratic; use points roots")
 
@@ -155,6 +159,8 @@ def vcdfl(*, dimension: int, n_proposers: int, n_voters: int) -> ProtocolParams:
         masking=Masking.SINGLE,
         points=Points.ARBITRARY,
         group_size=16,
+        sparsify=Sparsify.TOPK_LOCAL,
+        sparsify_permille=100,
         commitment=CommitmentScheme.SINGULAR,
         blinded=False,
         challenge=Challenge.CLEAR,

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Set
 
 from protocol.compose import vouchers_for
-from protocol.duties import Duties
+from protocol.duties.aggregate import current_claim
+from protocol.duties.desk import Desk
 from protocol.ledger.state import Phase
 from protocol.messages import AggregateClaim, Kind, Ready, VoteOpening, vote_hash
 from protocol.params import ProtocolParams
@@ -38,14 +39,14 @@ def is_most(have: int, expected: int) -> bool:
 
 
 class Progress:
-    """Reads a node's duties; decides nothing that others must agree on."""
+    """Reads a node's desk; decides nothing that others must agree on."""
 
-    def __init__(self, duties: Duties) -> None:
-        self.duties = duties
+    def __init__(self, desk: Desk) -> None:
+        self.desk = desk
 
     def held(self) -> tuple[dict[int, Set[bytes]], tuple[bytes, ...]]:
         """What a Ready says now: statements held by kind and subject, and blobs."""
-        d = self.duties
+        d = self.desk
         held: dict[int, Set[bytes]] = {Kind.KEY_ADVERT: self._senders(Kind.KEY_ADVERT, d.advert_round)}
         blobs: tuple[bytes, ...] = ()
         match d.learning.phase:
@@ -72,7 +73,7 @@ class Progress:
 
     def count(self) -> tuple[int, int]:
         """(have, expected) of what this phase waits for."""
-        d, learning = self.duties, self.duties.learning
+        d, learning = self.desk, self.desk.learning
         held, blobs = self.held()
         match learning.phase:
             case Phase.ADVERT:
@@ -97,7 +98,7 @@ class Progress:
                 return len(held[Kind.REVEAL]), len(learning.sharers)
 
     def _count_ballot(self, held: dict[int, Set[bytes]]) -> tuple[int, int]:
-        learning, verified = self.duties.learning, self.duties.memory.findings.verified
+        learning, verified = self.desk.learning, self.desk.memory.findings.verified
         have, expected = (0, 0) if learning.ballot else (len(held[Kind.REVEAL]), len(learning.sharers))
         if learning.ballot == 0 and verified is not None and verified.verdict is not Verdict.TRUSTED:
             return have, expected
@@ -105,15 +106,15 @@ class Progress:
 
     def make_ready(self, height: int, sequence: int, late: int) -> Ready:
         held, blobs = self.held()
-        return Ready(height, sequence, late, held_of(self.duties.state.validators, held), blobs)
+        return Ready(height, sequence, late, held_of(self.desk.state.validators, held), blobs)
 
     def _senders(self, kind: Kind, round_: int | None = None) -> set[bytes]:
-        d = self.duties
+        d = self.desk
         statements = d.pool.of_kind(d.state.round if round_ is None else round_, kind)
         return {statement.sender for statement in statements} & set(d.state.validators)
 
     def _held_contributions(self) -> dict[int, Set[bytes]]:
-        d = self.duties
+        d = self.desk
         sharers = [bundle.peer for bundle in d.learning.sharers]
         contributions = {
             peer for peer in sharers if d.pool.get(d.state.round, Kind.CONTRIBUTION, peer) is not None
@@ -127,18 +128,18 @@ class Progress:
         return {Kind.CONTRIBUTION: contributions, Kind.RECEIPT: receipted, Kind.WITNESS: witnessed}
 
     def _held_sum(self) -> tuple[bytes, ...]:
-        claim = self.duties.current_claim()
+        claim = current_claim(self.desk)
         if claim is None or not isinstance(claim.body, AggregateClaim):
             return ()
         digest = claim.body.sum_digest
-        return (digest,) if digest in self.duties.blobs else ()
+        return (digest,) if digest in self.desk.blobs else ()
 
     def _known_seeds(self) -> set[bytes]:
-        sharers = {bundle.peer for bundle in self.duties.learning.sharers}
-        return set(self.duties.memory.findings.check_seeds) & sharers
+        sharers = {bundle.peer for bundle in self.desk.learning.sharers}
+        return set(self.desk.memory.findings.check_seeds) & sharers
 
     def _held_votes(self, kind: Kind) -> set[bytes]:
-        d = self.duties
+        d = self.desk
         ballot = d.learning.ballot
         statements = {
             peer: statement

@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 
 from protocol.codec import encode
-from protocol.duties import Duties
+from protocol.duties import share
+from protocol.duties.desk import Desk
 from protocol.ledger.block import StoredBlock
 from protocol.messages import BlockRequest, Blocks, Have, Held, Kind, Statement, StatementRequest, Statements
 from protocol.outbox import Outbox
@@ -48,8 +49,8 @@ MAX_TAG_BYTES = 1 << 15
 class Repair:
     """One node's half of the exchange. `stored` gives final blocks by height."""
 
-    def __init__(self, duties: Duties, outbox: Outbox, stored: Callable[[int], StoredBlock | None]) -> None:
-        self.duties = duties
+    def __init__(self, desk: Desk, outbox: Outbox, stored: Callable[[int], StoredBlock | None]) -> None:
+        self.desk = desk
         self.outbox = outbox
         self.stored = stored
 
@@ -57,7 +58,7 @@ class Repair:
 
     def tell(self, peer: bytes, *, reply: bool = False) -> None:
         """Say what I hold."""
-        d = self.duties
+        d = self.desk
         roster = d.state.validators
         held = [Held(int(kind), bitmap(roster, self._senders(kind))) for kind in _SENDER_KINDS]
         held += [
@@ -83,7 +84,7 @@ class Repair:
 
     def on_have(self, peer: bytes, round_: int, have: Have) -> None:
         """Send what the other lacks; tell it what I have if it has something that I lack."""
-        d = self.duties
+        d = self.desk
         if have.height < d.state.height:
             self.send_blocks(peer, have.height + 1)
             return
@@ -95,7 +96,7 @@ class Repair:
         theirs = {entry.kind: entry.bitmap for entry in have.held}
         self._send_statements(peer, self._lacking(theirs))
         if d.me not in members_of(d.state.validators, have.shares):
-            d.send_box(peer)
+            share.send_box(d, peer)
         if not have.reply and self._lack_something(theirs):
             self.tell(peer, reply=True)
 
@@ -106,7 +107,7 @@ class Repair:
         """Consecutive final blocks, as many as fit one reply."""
         encoded: list[bytes] = []
         size = 0
-        for height in range(first_height, min(first_height + MAX_BLOCKS, self.duties.state.height + 1)):
+        for height in range(first_height, min(first_height + MAX_BLOCKS, self.desk.state.height + 1)):
             stored = self.stored(height)
             if stored is None:
                 break
@@ -116,33 +117,33 @@ class Repair:
             encoded.append(data)
             size += len(data)
         if encoded:
-            self.outbox.send(peer, self.duties.state.round, Kind.BLOCKS, Blocks(tuple(encoded)))
+            self.outbox.send(peer, self.desk.state.round, Kind.BLOCKS, Blocks(tuple(encoded)))
 
     def on_statement_request(self, peer: bytes, request: StatementRequest) -> None:
-        pool = self.duties.pool
+        pool = self.desk.pool
         found = (pool.by_id(statement_id) for statement_id in request.ids)
         self._send_statements(peer, (statement for statement in found if statement is not None))
 
     def request_statements(self, peer: bytes, ids: tuple[bytes, ...]) -> None:
         """Ask whoever cited these statements for them."""
-        self.outbox.send(peer, self.duties.state.round, Kind.STATEMENT_REQUEST, StatementRequest(ids))
+        self.outbox.send(peer, self.desk.state.round, Kind.STATEMENT_REQUEST, StatementRequest(ids))
 
     # -- comparing -----------------------------------------------------------------------------
 
     def _senders(self, kind: Kind) -> set[bytes]:
-        d = self.duties
+        d = self.desk
         return {statement.sender for statement in d.pool.of_kind(d.state.round, kind)}
 
     def _tags(self, kind: Kind) -> set[bytes]:
         return {statement.id[:TAG_BYTES] for statement in self._counted(kind)}
 
     def _counted(self, kind: Kind) -> Iterator[Statement]:
-        pool, round_ = self.duties.pool, self.duties.state.round
+        pool, round_ = self.desk.pool, self.desk.state.round
         return pool.transactions() if kind is Kind.TRANSACTION else pool.of_kind(round_, kind)
 
     def _lacking(self, theirs: dict[int, bytes]) -> Iterator[Statement]:
         """Statements that I hold and the other does not claim to hold."""
-        d = self.duties
+        d = self.desk
         roster = d.state.validators
         for kind in _SENDER_KINDS:
             known = members_of(roster, theirs.get(kind, b""))
@@ -160,7 +161,7 @@ class Repair:
                 yield statement
 
     def _lack_something(self, theirs: dict[int, bytes]) -> bool:
-        roster = self.duties.state.validators
+        roster = self.desk.state.validators
         if any(members_of(roster, theirs.get(kind, b"")) - self._senders(kind) for kind in _SENDER_KINDS):
             return True
         return any(_split_tags(theirs.get(kind, b"")) - self._tags(kind) for kind in _COUNTED_KINDS)
@@ -175,7 +176,7 @@ class Repair:
             batch.append(data)
             size += len(data)
         if batch:
-            self.outbox.send(peer, self.duties.state.round, Kind.STATEMENTS, Statements(tuple(batch)))
+            self.outbox.send(peer, self.desk.state.round, Kind.STATEMENTS, Statements(tuple(batch)))
 
 
 def _split_tags(data: bytes) -> set[bytes]:

@@ -286,6 +286,14 @@ def check_package(
     return package
 
 
+def load_package(data: bytes) -> SharePackage | None:
+    """A package from the node's own store; None if it does not decode: a damaged record is a lost share."""
+    try:
+        return decode(SharePackage, data, PACKAGE_BYTES)
+    except DecodeError:
+        return None
+
+
 def share_holds(context: RoundContext, dealer: Index, kind: ShareKind, held: HeldShare, root: bytes) -> bool:
     """Whether a share is nine field elements and stands at its holder's place under `root`."""
     holders = len(context.proposers)

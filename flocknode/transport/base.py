@@ -10,9 +10,8 @@ import ipaddress
 import logging
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Coroutine, Mapping, Sequence
-from contextlib import suppress
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
 
 import attrs
 from attrs import define, field, frozen
@@ -82,6 +81,12 @@ class FetchFailedError(TransportError):
     def __init__(self, peer: PeerId, digest: bytes, index: int, reason: str) -> None:
         super().__init__(f"chunk {index} of {digest.hex()[:12]} from peer {short_name(peer)}: {reason}")
         self.peer, self.digest, self.index, self.reason = peer, digest, index, reason
+
+
+def check_size(message: bytes) -> None:
+    """Raise MessageTooLargeError for a message nobody would accept."""
+    if len(message) > MAX_MESSAGE_BYTES:
+        raise MessageTooLargeError(len(message))
 
 
 def _is_peer(_: object, attribute: "attrs.Attribute[bytes]", value: bytes) -> None:
@@ -261,8 +266,17 @@ class Dispatcher:
     def peer_down(self, peer: PeerId) -> None:
         self._loop.call_soon(self._call, self._handler.peer_down, peer)
 
-    def read_blob(self, peer: PeerId, digest: bytes, index: int) -> Coroutine[Any, Any, bytes | None]:
-        return self._handler.read_blob(peer, digest, index)
+    async def read_blob(self, peer: PeerId, digest: bytes, index: int) -> bytes | None:
+        """What the handler holds, None too when it fails or returns more than `MAX_CHUNK_BYTES`."""
+        try:
+            chunk = await self._handler.read_blob(peer, digest, index)
+            if chunk is not None and len(chunk) > MAX_CHUNK_BYTES:
+                raise ValueError(f"a chunk of {len(chunk)} bytes exceeds the limit of {MAX_CHUNK_BYTES}")
+        except Exception:
+            self._counters.reject("handler-error")
+            _log.exception("chunk %d of %s could not be served", index, digest.hex()[:12])
+            return None
+        return chunk
 
     def _call(self, function: Callable[..., None], *arguments: object) -> None:
         if not self._open:
@@ -337,12 +351,3 @@ class Transport(ABC):
     @abstractmethod
     def stats(self) -> TransportStats:
         """The counters so far."""
-
-
-async def reap(tasks: Sequence["asyncio.Task[Any]"]) -> None:
-    """Cancel tasks and wait until they are gone."""
-    for task in tasks:
-        task.cancel()
-    for task in tasks:
-        with suppress(asyncio.CancelledError, Exception):
-            await task

@@ -19,7 +19,6 @@ from attrs.validators import gt
 from flocknode.transport.base import (
     DEFAULT_OUTBOX_BYTES,
     DEFAULT_PENALTY_S,
-    MAX_MESSAGE_BYTES,
     AddressInUseError,
     Counters,
     Dispatcher,
@@ -29,12 +28,12 @@ from flocknode.transport.base import (
     InvalidAddressError,
     InvalidPreSharedKeyError,
     Member,
-    MessageTooLargeError,
     NotRunningError,
     Transport,
     TransportError,
     TransportStats,
     UnreachableError,
+    check_size,
     parse_address,
 )
 from protocol.keys import Identity, PeerId
@@ -176,12 +175,12 @@ class Libp2pTransport(Transport):
             self._host.members_changed()
 
     def send(self, peer: PeerId, message: bytes) -> bool:
-        _check_size(message)
+        check_size(message)
         link = self._host.links.get(peer) if self._host is not None else None
         return link is not None and link.send(message)
 
     def broadcast(self, message: bytes) -> int:
-        _check_size(message)
+        check_size(message)
         if self._host is None:
             return 0
         return self._host.broadcast(message)
@@ -211,11 +210,6 @@ class Libp2pTransport(Transport):
 
     def stats(self) -> TransportStats:
         return self._counters.snapshot()
-
-
-def _check_size(message: bytes) -> None:
-    if len(message) > MAX_MESSAGE_BYTES:
-        raise MessageTooLargeError(len(message))
 
 
 def _bind(listen: Endpoint) -> socket.socket:

@@ -5,7 +5,6 @@ the blob's digest and the chunk's index, a reply the chunk as one frame.
 """
 
 import asyncio
-import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
@@ -17,8 +16,6 @@ from flocknode.transport.base import MAX_CHUNK_BYTES, Counters, FetchFailedError
 from flocknode.transport.libp2p_frames import LENGTH_BYTES, NOTHING, frame_length, framed, pieces
 from flocknode.transport.libp2p_yamux import YamuxWriter
 from protocol.keys import PeerId
-
-_log = logging.getLogger(__name__)
 
 DIGEST_BYTES = 32
 _INDEX_BYTES = 4
@@ -50,9 +47,7 @@ async def in_asyncio(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, 
         with trio.CancelScope(deadline=trio.current_time() + 1, shield=True):
             await finished.wait()
         raise
-    if task.cancelled():
-        raise RuntimeError("the blob reader was cancelled")
-    return task.result()
+    return None if task.cancelled() else task.result()
 
 
 @define(eq=False)
@@ -155,13 +150,6 @@ class ChunkServer:
 
     async def _chunk(self, digest: bytes, index: int) -> bytes | None:
         chunk: bytes | None = None
-        try:
-            with trio.move_on_after(_READ_BLOB_TIMEOUT_S):
-                chunk = await in_asyncio(self._loop, self._read_blob(self._peer, digest, index))
-            if chunk is not None and len(chunk) > MAX_CHUNK_BYTES:
-                raise ValueError(f"a chunk of {len(chunk)} bytes exceeds the limit of {MAX_CHUNK_BYTES}")
-        except Exception:
-            self._counters.reject("handler-error")
-            _log.exception("chunk %d of %s could not be served", index, digest.hex()[:12])
-            return None
+        with trio.move_on_after(_READ_BLOB_TIMEOUT_S):
+            chunk = await in_asyncio(self._loop, self._read_blob(self._peer, digest, index))
         return chunk

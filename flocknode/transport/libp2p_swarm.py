@@ -13,6 +13,7 @@ import trio
 from libp2p.abc import IListener
 from libp2p.host.basic_host import BasicHost
 from libp2p.io.trio import TrioTCPStream
+from libp2p.network.auto_connector import AutoConnector
 from libp2p.network.config import ConnectionConfig, RetryConfig
 from libp2p.network.exceptions import SwarmException
 from libp2p.network.swarm import Swarm
@@ -96,10 +97,19 @@ class BoundTCP(TCP):  # type: ignore[misc]
         return BoundListener(self._bound, handler_function)
 
 
+class _NoAutoConnector(AutoConnector):  # type: ignore[misc]
+    """Dials nobody: libp2p's would aim at half of a million connections to whatever addresses it has heard of."""
+
+    async def maybe_connect(self) -> None: ...
+
+
 class MemberSwarm(Swarm):  # type: ignore[misc]
     """A swarm whose inbound slots come back."""
 
-    counters: Counters
+    def __init__(self, counters: Counters, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._counters = counters
+        self.auto_connector = _NoAutoConnector(self)
 
     async def upgrade_inbound_raw_conn(self, raw_conn: Any, maddr: Any) -> Any:
         """Upgrade, then stay until the connection is over.
@@ -110,7 +120,7 @@ class MemberSwarm(Swarm):  # type: ignore[misc]
             connection = await super().upgrade_inbound_raw_conn(raw_conn, maddr)
         except Exception as error:
             if not isinstance(_root_cause(error), AdmissionRefusedError):
-                self.counters.reject("handshake")
+                self._counters.reject("handshake")
             raise
         await connection.event_closed.wait()
         raise SwarmException("the inbound connection has ended")
@@ -142,6 +152,7 @@ def build_host(
 ) -> Any:
     """A BasicHost that speaks no protocol yet, over Yamux, Noise and TCP on `bound`."""
     swarm = MemberSwarm(
+        counters,
         libp2p_id(identity.peer),
         PeerStore(),
         TransportUpgrader({NOISE_PROTOCOL: noise}, {YAMUX_PROTOCOL: Yamux}, UPGRADE_TIMEOUT_S),
@@ -157,7 +168,6 @@ def build_host(
         ),
         psk=psk_hex(psk),
     )
-    swarm.counters = counters
     swarm.peerstore.add_key_pair(swarm.get_peer_id(), key_pair(identity))
     notifees = list(swarm.notifees)
     host = BasicHost(swarm, negotiate_timeout=UPGRADE_TIMEOUT_S, disable_identify_address_discovery=True)

@@ -71,7 +71,7 @@ class SetupBody:
 
 @frozen
 class ContributionBody:
-    """`Contribution` envelopes of U2 in the order of peers, and the receipts or witnesses for each of them."""
+    """`Contribution` envelopes of U2 in the order of peers, and receipts or witnesses for each of them."""
 
     contributions: tuple[bytes, ...] = field(validator=_entries)
     receipts: tuple[bytes, ...] = field(validator=_entries)
@@ -130,7 +130,7 @@ class OutcomeBody:
 
 @frozen
 class AbandonBody:
-    """The round cannot end well; check seeds are still to be rebuilt for the beacon. `evidence`: envelopes."""
+    """The round cannot end well; check seeds are yet to be rebuilt for the beacon. `evidence`: envelopes."""
 
     reason: Reason
     evidence: tuple[bytes, ...] = field(validator=bounded_tuple(64))

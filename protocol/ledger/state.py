@@ -29,7 +29,7 @@ class Phase(IntEnum):
 
 @frozen
 class Account:
-    """`stake_units` is all that the account owns. `member`: has joined and not left. `nonce`: transactions so far."""
+    """`stake_units`: all that it owns. `member`: has joined and not left. `nonce`: transactions so far."""
 
     stake_units: int
     member: bool

@@ -46,8 +46,12 @@ def proposer_check_holds(
 
 
 def verdict(eq18: bool, eq19: bool, bounded: bool) -> Verdict:
-    """The table of docs/PROTOCOL.md section 5; a sum out of bounds is void whatever the equations say."""
-    if not bounded:
+    """The table of docs/PROTOCOL.md section 5.
+
+    A sum out of bounds counts as such only where an equation holds: a sum that leaves contributions out
+    is noise under the masks, out of bounds too, and is what the paper's rule 2 calls a weak attacker.
+    """
+    if not bounded and (eq18 or eq19):
         return Verdict.UNBOUNDED
     if eq18:
         return Verdict.TRUSTED if eq19 else Verdict.COLLUDING_AGGREGATOR

@@ -21,7 +21,7 @@ SEEDS = [bytes([i]) * 32 for i in range(4)]
         (True, True, False, Verdict.UNBOUNDED),
         (True, False, False, Verdict.UNBOUNDED),
         (False, True, False, Verdict.UNBOUNDED),
-        (False, False, False, Verdict.UNBOUNDED),
+        (False, False, False, Verdict.LAZY_AGGREGATOR),
     ],
 )
 def test_the_verdict_table(eq18: bool, eq19: bool, bounded: bool, expected: Verdict) -> None:

@@ -1,0 +1,329 @@
+"""One node in the world: an engine, and everything its effects need (docs/PROTOCOL.md section 1).
+
+There is one queue. Events leave it one at a time; the effects of each are performed in their order before the
+next event is handled, and a record is durable before the effect after it. Whatever fails here that is no
+peer's doing ends `run` with an exception: a node that cannot keep its promises must stop, not hang.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack
+from math import isfinite
+from random import Random
+from typing import Any, Protocol, TypeVar
+
+from flocknode.blobs import BlobStore, BlobStoreError
+from flocknode.fetcher import Fetcher
+from flocknode.inbox import Inbox
+from flocknode.jobs_runner import JobRunner, RunAggregation
+from flocknode.learner import Learner
+from flocknode.learning.task import TaskError
+from flocknode.observe.log import Logger
+from flocknode.store import Store
+from flocknode.transport.base import Member, MessageTooLargeError, Transport
+from protocol.checkpoint import CheckpointError
+from protocol.codec import encode
+from protocol.events import (
+    BlobFailed,
+    BlobReady,
+    Broadcast,
+    CancelJob,
+    CancelTimer,
+    Command,
+    Digest,
+    DropBlob,
+    Effect,
+    Event,
+    Fetch,
+    JobDone,
+    JobFailed,
+    Millis,
+    Notify,
+    PeerDown,
+    PeerId,
+    PeerUp,
+    Penalise,
+    Persist,
+    PutBlob,
+    Received,
+    RunJob,
+    Send,
+    SetTimer,
+    Start,
+    TimerFired,
+)
+from protocol.keys import peer_name
+
+Result = TypeVar("Result")
+Observer = Callable[[Notify], None]
+
+LONGEST_TURN_S = 0.005
+"""For how long events are handled before the event loop serves its sockets and timers again."""
+
+
+class FatalError(Exception):
+    """The engine cannot go on: a certified block breaks a rule of this node's."""
+
+
+class StateMachine(Protocol):
+    """What a node runs: `protocol.engine.Engine`."""
+
+    def handle(self, event: Event, now: Millis) -> list[Effect]: ...
+
+
+class Node:
+    """Performs an engine's effects, and is the `Handler` of its transport.
+
+    `store` is open, `transport` not started; `run` closes both. `max_blob_bytes` bounds what is fetched.
+    `observers` are called with every `Notify`, on the event loop.
+    """
+
+    def __init__(
+        self,
+        *,
+        engine: StateMachine,
+        store: Store,
+        blobs: BlobStore,
+        transport: Transport,
+        members: Sequence[Member],
+        learner: Learner,
+        run_aggregation: RunAggregation,
+        log: Logger,
+        max_blob_bytes: int,
+        observers: Sequence[Observer] = (),
+    ) -> None:
+        self._engine = engine
+        self._store = store
+        self._blobs = blobs
+        self._transport = transport
+        self._members = members
+        self._learner = learner
+        self._log = log
+        self._observers = observers
+        self._inbox = Inbox()
+        self._timers: dict[str, asyncio.TimerHandle] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._group = asyncio.TaskGroup()
+        # One thread for all that touches blob files, so that a put, a drop and the end of a fetch have an order.
+        self._files = ThreadPoolExecutor(1, thread_name_prefix="blobs")
+        self._jobs = JobRunner(
+            learner=learner, run_aggregation=run_aggregation, deliver=self._job_ended, log=log
+        )
+        self._fetcher = Fetcher(
+            blobs=blobs,
+            source=transport,
+            deliver=self._fetch_ended,
+            spawn=self._spawn,
+            threads=self._on_files,
+            max_bytes=max_blob_bytes,
+            random=Random(),
+        )
+        self._untested: tuple[object, Digest] | None = None
+        self.ready = asyncio.Event()
+        """Set when the node listens and its engine has been started."""
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Live until `stop` is set, then close everything. Raises what ended the node before that."""
+        async with AsyncExitStack() as closing:
+            closing.push_async_callback(self._store.close)
+            closing.callback(self._files.shutdown)
+            closing.callback(self._jobs.close)
+            closing.push_async_callback(self._transport.stop)
+            closing.callback(self._cancel_timers)
+            async with self._group:
+                self._inbox.put(Start(await self._store.load(), self._blobs.held()))
+                self._transport.set_members(self._members)
+                await self._transport.start(self)
+                self._spawn(self._handle_events())
+                self._log.info("ready", address=self._transport.address, peer=peer_name(self._transport.peer))
+                self.ready.set()
+                await stop.wait()
+                for task in self._tasks:
+                    task.cancel()
+            self._log.info("stopped", **self._traffic())
+
+    def command(self, transaction: bytes) -> None:
+        """Hand the operator's transaction (canonically encoded) to the engine."""
+        self._inbox.put(Command(transaction))
+
+    # -- the transport's handler -----------------------------------------------------------------
+
+    def received(self, peer: PeerId, message: bytes) -> None:
+        if not self._inbox.put_message(Received(peer, message)):
+            self._log.warning("message_dropped", peer=peer_name(peer), bytes=len(message))
+
+    def peer_up(self, peer: PeerId) -> None:
+        self._inbox.put(PeerUp(peer))
+
+    def peer_down(self, peer: PeerId) -> None:
+        self._inbox.put(PeerDown(peer))
+
+    async def read_blob(self, peer: PeerId, digest: bytes, index: int) -> bytes | None:
+        return await self._on_files(self._encoded_chunk, digest, index)
+
+    def _encoded_chunk(self, digest: Digest, index: int) -> bytes | None:
+        chunk = self._blobs.read_chunk(digest, index)
+        return None if chunk is None else encode(chunk)
+
+    # -- events and effects ----------------------------------------------------------------------
+
+    async def _handle_events(self) -> None:
+        loop = asyncio.get_running_loop()
+        turn_began = loop.time()
+        while True:
+            event = await self._inbox.get()
+            effects = self._engine.handle(event, int(time.monotonic() * 1000))
+            if effects:
+                await self._perform(effects)
+            if loop.time() - turn_began > LONGEST_TURN_S:
+                await asyncio.sleep(0)
+                turn_began = loop.time()
+
+    async def _perform(self, effects: Sequence[Effect]) -> None:
+        durable: list[Persist | PutBlob] = []
+        for effect in effects:
+            if isinstance(effect, Persist | PutBlob):
+                durable.append(effect)
+                continue
+            if durable:
+                await self._make_durable(durable)
+                durable = []
+            if isinstance(effect, DropBlob):
+                self._fetcher.abandon(effect.digest)
+                await self._on_files(self._blobs.drop, effect.digest)
+            else:
+                self._issue(effect)
+        if durable:
+            await self._make_durable(durable)
+
+    async def _make_durable(self, batch: Sequence[Persist | PutBlob]) -> None:
+        # Blobs first: a crash in between leaves a blob that no record names, never a record without its blob.
+        for effect in batch:
+            if isinstance(effect, PutBlob):
+                await self._on_files(self._blobs.put, effect.digest, effect.data)
+        records = [effect for effect in batch if isinstance(effect, Persist)]
+        if records:
+            await self._store.commit(records)
+
+    def _issue(self, effect: Effect) -> None:
+        """Perform an effect that the engine does not wait for."""
+        match effect:
+            case Send(peer, data):
+                self._send(lambda: self._transport.send(peer, data))
+            case Broadcast(data):
+                self._send(lambda: self._transport.broadcast(data))
+            case SetTimer(key, delay_ms):
+                self._set_timer(key, delay_ms)
+            case CancelTimer(key):
+                self._cancel_timer(key)
+            case RunJob(key, job):
+                self._inbox.revoke(("job", key))
+                self._jobs.run(key, job)
+            case CancelJob(key):
+                self._inbox.revoke(("job", key))
+                self._jobs.cancel(key)
+            case Fetch(digest, holders):
+                self._fetcher.fetch(digest, holders)
+            case Penalise(peer, why):
+                self._log.info("penalised", peer=peer_name(peer), why=why)
+                self._transport.penalise(peer, why)
+            case Notify():
+                self._notify(effect)
+            case _:
+                raise TypeError(f"no effect: {effect!r}")
+
+    def _send(self, hand_over: Callable[[], object]) -> None:
+        try:
+            hand_over()
+        except MessageTooLargeError as error:
+            # Sending is best effort, and the rest of the round does not depend on this one message.
+            self._log.error("message_too_large", why=str(error))
+
+    # -- timers, jobs, fetches -------------------------------------------------------------------
+
+    def _set_timer(self, key: str, delay_ms: Millis) -> None:
+        self._cancel_timer(key)
+        self._timers[key] = asyncio.get_running_loop().call_later(delay_ms / 1000, self._fire, key)
+
+    def _cancel_timer(self, key: str) -> None:
+        self._inbox.revoke(("timer", key))
+        timer = self._timers.pop(key, None)
+        if timer is not None:
+            timer.cancel()
+
+    def _cancel_timers(self) -> None:
+        for key in list(self._timers):
+            self._cancel_timer(key)
+
+    def _fire(self, key: str) -> None:
+        del self._timers[key]
+        self._inbox.put_answer(("timer", key), TimerFired(key))
+
+    def _job_ended(self, key: str, event: JobDone | JobFailed) -> None:
+        self._inbox.put_answer(("job", key), event)
+
+    def _fetch_ended(self, event: BlobReady | BlobFailed, why: str) -> None:
+        if isinstance(event, BlobFailed):
+            self._log.info("blob_failed", digest=event.digest, why=why)
+        self._inbox.put(event)
+        self._test_model()
+
+    # -- notices -----------------------------------------------------------------------------------
+
+    def _notify(self, notice: Notify) -> None:
+        kind, fields = notice.kind, notice.fields
+        if kind == "block":
+            self._log.info(kind, **fields, **self._traffic())
+        else:
+            self._log.info(kind, **fields)
+        for observer in self._observers:
+            observer(notice)
+        if kind == "fatal":
+            raise FatalError(str(fields.get("why")))
+        if kind == "settled":
+            self._log.info("traffic", round=fields["round"], peers=self._traffic_by_peer())
+        if kind == "model":
+            self._untested = fields["round"], bytes.fromhex(str(fields["digest"]))
+            self._test_model()
+
+    def _traffic(self) -> dict[str, int]:
+        """Payload bytes since the start, both ways, over all peers."""
+        peers = self._transport.stats().peers.values()
+        return {"bytes_in": sum(p.bytes_in for p in peers), "bytes_out": sum(p.bytes_out for p in peers)}
+
+    def _traffic_by_peer(self) -> dict[str, dict[str, int]]:
+        return {
+            peer_name(peer): {"bytes_in": traffic.bytes_in, "bytes_out": traffic.bytes_out}
+            for peer, traffic in self._transport.stats().peers.items()
+        }
+
+    def _test_model(self) -> None:
+        """Evaluate the newest model on the test split, once it is held: a late node adopts it before that."""
+        if self._untested is not None and self._untested[1] in self._blobs:
+            round_, digest = self._untested
+            self._untested = None
+            self._spawn(self._evaluate(round_, digest))
+
+    async def _evaluate(self, round_: object, digest: Digest) -> None:
+        try:
+            loss, examples, metrics = await self._jobs.learn(self._learner.test, digest)
+        except (TaskError, CheckpointError, BlobStoreError) as error:
+            self._log.warning("evaluation_failed", round=round_, why=str(error))
+            return
+        finite = {name: value for name, value in {"loss": loss, **metrics}.items() if isfinite(value)}
+        self._log.info("evaluation", round=round_, num_examples=examples, **finite)
+
+    # -- threads and tasks ---------------------------------------------------------------------------
+
+    def _on_files(self, work: Callable[..., Result], *arguments: Any) -> Awaitable[Result]:
+        return asyncio.get_running_loop().run_in_executor(self._files, work, *arguments)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """Start a task whose failure is the node's."""
+        task = self._group.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)

@@ -1,0 +1,156 @@
+"""Phase 4: reveals, rebuilt check seeds, and both equations over what is pinned (sections 3 and 5)."""
+
+from __future__ import annotations
+
+from protocol.duties.desk import Desk
+from protocol.duties.release import accuse_dealer, count_releases, pinned_shares
+from protocol.duties.zs import known_zs
+from protocol.jobs import (
+    VerifyJob,
+)
+from protocol.ledger.state import PinnedContribution
+from protocol.messages import (
+    Kind,
+    Reveal,
+)
+from protocol.params import Challenge
+from protocol.round import (
+    check_seed_matches,
+    z_root_from,
+)
+from protocol.secagg.verification import Verdict
+from protocol.sharing import (
+    DealerFault,
+    ShareKind,
+    rebuild,
+)
+
+
+def reveal(desk: Desk) -> None:
+    """My check seed and the z of everyone, once B is pinned (or the round is given up)."""
+    round_ = desk.state.round
+    sharers = [bundle.peer for bundle in desk.learning.sharers]
+    if desk.me not in sharers or desk.pool.get(round_, Kind.REVEAL, desk.me) is not None:
+        return
+    secrets = desk.my_secrets()
+    clear = desk.rules.params.challenge is Challenge.CLEAR
+    desk.outbox.publish(
+        round_,
+        Kind.REVEAL,
+        Reveal(
+            secrets.check_seed,
+            known_zs(desk) or (),
+            secrets.challenge_seed if clear and desk.is_contributor else b"",
+        ),
+    )
+
+
+def collect_seeds(desk: Desk) -> None:
+    """Every rho_i of U1 that is revealed or can be rebuilt, and the z_i."""
+    findings, state = desk.memory.findings, desk.state
+    for statement in desk.pool.of_kind(state.round, Kind.REVEAL):
+        body = statement.body
+        assert isinstance(body, Reveal)
+        if statement.sender not in findings.check_seeds and check_seed_matches(
+            state, desk.rules, statement.sender, body.check_seed
+        ):
+            findings.check_seeds[statement.sender] = body.check_seed
+        if findings.zs is None and body.zs and z_root_from(state, desk.rules, body.zs) is not None:
+            findings.zs = body.zs
+    missing = [b.peer for b in desk.learning.sharers if b.peer not in findings.check_seeds]
+    if not missing:
+        return
+    count_releases(desk)
+    for peer in missing:
+        shares = pinned_shares(desk, peer, ShareKind.CHECK)
+        if shares is None:
+            continue
+        secret = rebuild(
+            desk.context, shares.dealer, ShareKind.CHECK, shares.shares, shares.root, shares.pinned
+        )
+        if isinstance(secret, DealerFault):
+            if desk.is_contributor_peer(peer):
+                accuse_dealer(desk, secret)
+        else:
+            findings.check_seeds[peer] = secret
+
+
+def commitment_of(desk: Desk, contribution: PinnedContribution) -> bytes | None:
+    """The payload of a pinned contribution, if this node has it."""
+    statement = desk.pool.by_id(contribution.statement_id)
+    if statement is None or not statement.envelope.payload:
+        return None
+    return statement.envelope.payload
+
+
+def missing_contributions(desk: Desk) -> tuple[bytes, ...]:
+    """Ids of pinned contributions whose commitment this node lacks."""
+    return tuple(c.statement_id for c in desk.learning.contributors if commitment_of(desk, c) is None)
+
+
+def verify(desk: Desk) -> None:
+    job = verify_job(desk)
+    if job is not None:
+        desk.run("verify", job)
+
+
+def verify_job(desk: Desk) -> VerifyJob | None:
+    """Both equations over what is pinned, once all of it is here."""
+    state, learning, findings = desk.state, desk.learning, desk.memory.findings
+    claim = learning.claim
+    if claim is None or findings.zs is None or state.model_digest not in desk.blobs:
+        return None
+    z_root = z_root_from(state, desk.rules, findings.zs)
+    commitments = [commitment_of(desk, contribution) for contribution in learning.contributors]
+    contributors = [contribution.peer for contribution in learning.contributors]
+    if z_root is None or None in commitments:
+        return None
+    if any(peer not in findings.check_seeds for peer in contributors):
+        return None
+    desk.memory.blobs.add(claim.sum_digest)
+    if not desk.want_blob(claim.sum_digest, (claim.aggregator, *state.validators)):
+        return None
+    weights = {bundle.peer: bundle.weight for bundle in learning.sharers}
+    return VerifyJob(
+        context=desk.context,
+        contributors=tuple(desk.index(peer) for peer in contributors),
+        sum_digest=claim.sum_digest,
+        self_seeds=tuple((desk.index(e.peer), e.secret) for e in claim.self_seeds),
+        mask_secrets=tuple((desk.index(e.peer), e.secret) for e in claim.mask_secrets),
+        check_seeds=tuple(findings.check_seeds[peer] for peer in contributors),
+        z_root=z_root,
+        commitments=tuple(commitment for commitment in commitments if commitment is not None),
+        challenge_seeds=challenge_seeds(desk),
+        weights=tuple(weights[peer] for peer in contributors),
+        model_digest=state.model_digest,
+    )
+
+
+def challenge_seeds(desk: Desk) -> tuple[bytes, ...]:
+    """Seeds of R (clear challenge): those that U2 broadcast."""
+    if desk.rules.params.challenge is not Challenge.CLEAR:
+        return ()
+    seeds = []
+    for contribution in desk.learning.contributors:
+        reveal = desk.pool.get(desk.state.round, Kind.REVEAL, contribution.peer)
+        if reveal is not None and isinstance(reveal.body, Reveal) and reveal.body.challenge_seed:
+            seeds.append(reveal.body.challenge_seed)
+    return tuple(seeds)
+
+
+def candidate(desk: Desk) -> bytes | None:
+    """Digest of the model that is voted on, once this node has verified how it came about."""
+    findings = desk.memory.findings
+    if desk.learning.ballot:
+        return desk.learning.candidate
+    if findings.verified is None or findings.verified.verdict is not Verdict.TRUSTED:
+        return None
+    return findings.verified.model_digest
+
+
+def collect_pinned_findings(desk: Desk) -> None:
+    """What the ballot block pinned is known to everyone, whatever this node had collected."""
+    learning, findings = desk.learning, desk.memory.findings
+    for bundle, seed in zip(learning.sharers, learning.check_seeds, strict=False):
+        if any(seed):
+            findings.check_seeds.setdefault(bundle.peer, seed)

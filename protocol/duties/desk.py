@@ -1,0 +1,128 @@
+"""What every duty works with: the ledger's state, the node's secrets and blobs, and its outbox."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from attrs import define, evolve, field
+
+from protocol import durable
+from protocol.context import RoundContext
+from protocol.events import Fetch, PutBlob, RunJob
+from protocol.jobs import (
+    Job,
+)
+from protocol.ledger.state import LedgerState, Phase, RoundState
+from protocol.local import PhaseClock, RoundMemory
+from protocol.outbox import Outbox
+from protocol.params import Setup
+from protocol.pool import Pool
+from protocol.round import (
+    Rules,
+    round_context,
+)
+from protocol.secrets import (
+    DealerPackage,
+    RoundSecrets,
+    dealt_round_seed,
+    dealt_u_seed,
+)
+
+
+@define(eq=False)
+class Desk:
+    """One node's. `state_of` gives the ledger state after the last final block."""
+
+    me: bytes
+    rules: Rules
+    pool: Pool
+    outbox: Outbox
+    entropy: Callable[[int], bytes]
+    dealer: DealerPackage | None
+    weight: int
+    state_of: Callable[[], LedgerState]
+    memory: RoundMemory = field(init=False)
+    clock: PhaseClock = field(init=False)
+    blobs: set[bytes] = field(factory=set, init=False)
+    fetching: set[bytes] = field(factory=set, init=False)
+    seeds: dict[int, bytes] = field(factory=dict, init=False)
+    residual: durable.Residual | None = field(default=None, init=False)
+    _context: tuple[int, RoundContext] | None = field(default=None, init=False)
+
+    @property
+    def state(self) -> LedgerState:
+        return self.state_of()
+
+    @property
+    def learning(self) -> RoundState:
+        return self.state.learning
+
+    @property
+    def context(self) -> RoundContext:
+        """Of the current round and height, with the dealer's U where there is one."""
+        height = self.state.height
+        if self._context is None or self._context[0] != height:
+            context = round_context(self.state, self.rules)
+            if self.dealer is not None:
+                context = evolve(context, u_seed=dealt_u_seed(self.dealer, self.rules.network))
+            self._context = (height, context)
+        return self._context[1]
+
+    def index(self, peer: bytes) -> int:
+        return self.learning.proposers.index(peer)
+
+    @property
+    def is_proposer(self) -> bool:
+        return self.me in self.learning.proposers
+
+    @property
+    def is_contributor(self) -> bool:
+        return any(contribution.peer == self.me for contribution in self.learning.contributors)
+
+    def round_seed(self, round_: int) -> bytes:
+        """The seed of all my secrets of a round: drawn once, durable before anything of it is sent."""
+        seed = self.seeds.get(round_)
+        if seed is None:
+            if self.rules.params.setup is Setup.DEALER and self.dealer is not None:
+                seed = dealt_round_seed(self.dealer, self.rules.network, round_)
+            else:
+                seed = self.entropy(32)
+            self.seeds[round_] = seed
+            self.outbox.persist(durable.SECRET, durable.round_key(round_), seed)
+        return seed
+
+    def secrets(self, round_: int) -> RoundSecrets:
+        return RoundSecrets.derive(self.round_seed(round_), self.rules.network, round_)
+
+    def my_secrets(self) -> RoundSecrets:
+        if self.memory.secrets is None:
+            self.memory.secrets = self.secrets(self.memory.round)
+        return self.memory.secrets
+
+    def run(self, name: str, job: Job) -> None:
+        """Start a job of this round once."""
+        if name not in self.memory.started:
+            self.memory.started.add(name)
+            self.outbox.add(RunJob(f"{self.memory.round}/{name}", job))
+
+    def want_blob(self, blob: bytes, holders: tuple[bytes, ...]) -> bool:
+        """Is the blob held? If not, fetch it."""
+        if blob in self.blobs:
+            return True
+        others = tuple(dict.fromkeys(peer for peer in holders if peer != self.me))
+        if blob not in self.fetching and others:
+            self.fetching.add(blob)
+            self.outbox.add(Fetch(blob, others))
+        return False
+
+    def put_blob(self, blob: bytes, data: bytes) -> None:
+        self.blobs.add(blob)
+        self.outbox.add(PutBlob(blob, data))
+
+    @property
+    def advert_round(self) -> int:
+        """The round that adverts are collected for now."""
+        return self.state.round + (self.learning.phase is not Phase.ADVERT)
+
+    def is_contributor_peer(self, peer: bytes) -> bool:
+        return any(contribution.peer == peer for contribution in self.learning.contributors)

@@ -1,0 +1,146 @@
+"""Phases 0 and 1: fresh keys for the next round, and the dealing of this one's secrets (section 3)."""
+
+from __future__ import annotations
+
+from protocol import durable, keys
+from protocol.codec import encode
+from protocol.duties.desk import Desk
+from protocol.jobs import (
+    DealJob,
+)
+from protocol.messages import (
+    Complaint,
+    KeyAdvert,
+    Kind,
+    SealedShares,
+    ShareBundle,
+    ShareOpening,
+)
+from protocol.secrets import (
+    secret_hash,
+)
+from protocol.sharing import (
+    ShareError,
+    SharePackage,
+    check_package,
+    open_box,
+    package_for,
+)
+
+
+def advertise(desk: Desk) -> None:
+    if desk.me not in desk.state.validators:
+        return
+    round_ = desk.advert_round
+    if desk.pool.get(round_, Kind.KEY_ADVERT, desk.me) is None:
+        secrets = desk.secrets(round_)
+        desk.outbox.publish(round_, Kind.KEY_ADVERT, KeyAdvert(secrets.mask_public, secrets.seal_public))
+
+
+def share(desk: Desk) -> None:
+    round_, memory = desk.state.round, desk.memory
+    if not desk.is_proposer:
+        return
+    if memory.dealt is None:
+        desk.run("deal", DealJob(desk.context, desk.index(desk.me), desk.my_secrets()))
+    elif desk.pool.get(round_, Kind.SHARE_BUNDLE, desk.me) is None:
+        dealing = memory.dealt.dealing
+        self_hash, check_hash, z_hash = dealing.hashes
+        desk.outbox.publish(
+            round_,
+            Kind.SHARE_BUNDLE,
+            ShareBundle(dealing.roots, self_hash, check_hash, z_hash, desk.weight),
+        )
+        for holder in desk.learning.proposers:
+            send_box(desk, holder)
+    open_boxes(desk)
+    answer_complaints(desk)
+    take_share_openings(desk)
+
+
+def send_box(desk: Desk, holder: bytes) -> None:
+    """Hand a holder its sealed shares (again)."""
+    if desk.memory.dealt is None or holder not in desk.learning.proposers:
+        return
+    box = desk.memory.dealt.dealing.boxes[desk.index(holder)]
+    if holder == desk.me:
+        desk.memory.boxes[desk.me] = box
+    else:
+        desk.outbox.send(holder, desk.state.round, Kind.SEALED_SHARES, SealedShares(box))
+
+
+def on_box(desk: Desk, dealer: bytes, box: bytes) -> None:
+    if dealer not in desk.memory.packages:
+        desk.memory.boxes[dealer] = box
+
+
+def open_boxes(desk: Desk) -> None:
+    round_, memory = desk.state.round, desk.memory
+    for dealer in sorted(memory.boxes):
+        bundle = desk.pool.get(round_, Kind.SHARE_BUNDLE, dealer)
+        if dealer not in desk.learning.proposers or bundle is None or dealer in memory.packages:
+            continue
+        assert isinstance(bundle.body, ShareBundle)
+        box = memory.boxes.pop(dealer)
+        try:
+            package = open_box(
+                desk.context,
+                desk.index(dealer),
+                desk.index(desk.me),
+                desk.my_secrets().seal_secret,
+                box,
+                bundle.body.share_roots,
+            )
+        except ShareError as error:
+            desk.outbox.notify("bad_share", dealer=keys.peer_name(dealer), why=str(error))
+            if desk.pool.get(round_, Kind.COMPLAINT, desk.me, 0, dealer) is None:
+                desk.outbox.publish(round_, Kind.COMPLAINT, Complaint(dealer))
+            continue
+        keep_package(desk, dealer, package, bundle.body)
+
+
+def keep_package(desk: Desk, dealer: bytes, package: SharePackage, bundle: ShareBundle) -> None:
+    desk.memory.packages[dealer] = package
+    desk.outbox.persist(durable.SHARE, durable.round_key(desk.state.round, dealer), encode(package))
+    take_z(desk, dealer, package.z, bundle.hash_z)
+
+
+def take_z(desk: Desk, dealer: bytes, z: bytes, hash_z: bytes) -> None:
+    """Keep z_i if it is the one that its dealer pinned."""
+    if secret_hash("z", desk.rules.network, desk.state.round, dealer, z) == hash_z:
+        desk.memory.zs[dealer] = z
+
+
+def answer_complaints(desk: Desk) -> None:
+    round_ = desk.state.round
+    for statement in list(desk.pool.of_kind(round_, Kind.COMPLAINT)):
+        body, holder = statement.body, statement.sender
+        assert isinstance(body, Complaint)
+        if body.dealer != desk.me or holder not in desk.learning.proposers or desk.memory.dealt is None:
+            continue
+        if desk.pool.get(round_, Kind.SHARE_OPENING, desk.me, 0, holder) is None:
+            package = package_for(desk.context, desk.index(desk.me), desk.index(holder), desk.my_secrets())
+            desk.outbox.publish(round_, Kind.SHARE_OPENING, ShareOpening(holder, encode(package)))
+
+
+def take_share_openings(desk: Desk) -> None:
+    round_ = desk.state.round
+    for dealer in desk.learning.proposers:
+        opening = desk.pool.get(round_, Kind.SHARE_OPENING, dealer, 0, desk.me)
+        bundle = desk.pool.get(round_, Kind.SHARE_BUNDLE, dealer)
+        if opening is None or bundle is None or dealer in desk.memory.packages:
+            continue
+        assert isinstance(opening.body, ShareOpening)
+        assert isinstance(bundle.body, ShareBundle)
+        try:
+            package = check_package(
+                desk.context,
+                desk.index(dealer),
+                desk.index(desk.me),
+                opening.body.package,
+                bundle.body.share_roots,
+            )
+        except ShareError as error:
+            desk.outbox.notify("bad_share_opening", dealer=keys.peer_name(dealer), why=str(error))
+            continue
+        keep_package(desk, dealer, package, bundle.body)
