@@ -1,8 +1,8 @@
 """Blobs on disk: masked updates, aggregates and models, a file each (docs/PROTOCOL.md section 7).
 
-A file is there whole or not at all, and is checked against its digest before its first use in a process. Its
-name is made from the 32 bytes of the digest and nothing else, so nothing from the wire can be a path. Calls
-block and may come from any thread.
+A file is there whole or not at all, and is checked against its digest when the store is opened. Its name is
+made from the 32 bytes of the digest and nothing else, so nothing from the wire can be a path. Calls block and
+may come from any thread.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 from threading import Lock
 
 from flocknode.files import PARTIAL, sync_directory, write_file
-from protocol.blob import CHUNK_BYTES, BlobError, Chunk, ChunkedBlob, chunked
+from protocol.blob import CHUNK_BYTES, BlobError, Chunk, ChunkedBlob, blob_digest, chunked
 from protocol.events import Digest
 
 DIRECTORY = "blobs"
@@ -28,18 +28,17 @@ class BlobStoreError(Exception):
 
 
 class BlobMissingError(BlobStoreError):
-    """The blob is not held, or what was held is damaged and was removed."""
+    """The blob is not held."""
 
 
 class BlobStore:
-    """The blobs of one node, under `directory`/blobs. Opening removes what a crash left unfinished."""
+    """The blobs of one node, under `directory`/blobs. Opening removes what is unfinished or damaged."""
 
     def __init__(self, directory: Path) -> None:
         """Raises `BlobStoreError` where the directory cannot be created or read."""
         self._directory = directory / DIRECTORY
         self._lock = Lock()
         self._held: set[Digest] = set()
-        self._checked: set[Digest] = set()
         self._cache: OrderedDict[Digest, ChunkedBlob] = OrderedDict()
         self._cached_bytes = 0
         try:
@@ -68,7 +67,7 @@ class BlobStore:
         except OSError as error:
             raise BlobStoreError(f"{path}: {error.strerror}") from error
         with self._lock:
-            self._admit(digest)
+            self._held.add(digest)
             self._remember(digest, blob)
 
     def drop(self, digest: Digest) -> None:
@@ -81,9 +80,7 @@ class BlobStore:
     def read(self, digest: Digest) -> bytes:
         """The whole blob. Raises `BlobMissingError`."""
         with self._lock:
-            if digest in self._checked and digest not in self._cache:
-                return self._load(digest)
-            return bytes(self._blob(digest).data)
+            return self._load(digest)
 
     def read_chunk(self, digest: Digest, index: int) -> Chunk | None:
         """Chunk `index` with its proof; None where there is no such blob, chunk, or even name."""
@@ -101,7 +98,7 @@ class BlobStore:
     def received(self, digest: Digest) -> None:
         """The file of `digest` was put in its place, chunk for chunk verified."""
         with self._lock:
-            self._admit(digest)
+            self._held.add(digest)
 
     def _path(self, digest: Digest) -> Path:
         if type(digest) is not bytes or len(digest) != DIGEST_BYTES:
@@ -113,7 +110,11 @@ class BlobStore:
             if entry.name.endswith(PARTIAL):
                 entry.unlink()
             elif (digest := _digest_of(entry.name)) is not None:
-                self._held.add(digest)
+                # What is not what its name says is not held: whoever needs the blob fetches it again.
+                if blob_digest(entry.read_bytes()) == digest:
+                    self._held.add(digest)
+                else:
+                    entry.unlink()
 
     def _blob(self, digest: Digest) -> ChunkedBlob:
         blob = self._cache.get(digest)
@@ -122,11 +123,8 @@ class BlobStore:
             return blob
         blob = chunked(self._load(digest))
         if blob.digest != digest:
-            # A blob that changed on disk is no longer held: whoever needs it fetches it again.
-            self._forget(digest)
-            self._path(digest).unlink(missing_ok=True)
-            raise BlobMissingError(f"{self._path(digest)}: damaged, and removed")
-        self._checked.add(digest)
+            # Serving it would earn this node the penalty of a liar.
+            raise BlobStoreError(f"{self._path(digest)}: damaged")
         self._remember(digest, blob)
         return blob
 
@@ -140,10 +138,6 @@ class BlobStore:
             self._forget(digest)
             raise BlobMissingError(f"{path}: {error.strerror}") from error
 
-    def _admit(self, digest: Digest) -> None:
-        self._held.add(digest)
-        self._checked.add(digest)
-
     def _remember(self, digest: Digest, blob: ChunkedBlob) -> None:
         self._cache[digest] = blob
         self._cached_bytes += len(blob.data)
@@ -153,7 +147,6 @@ class BlobStore:
 
     def _forget(self, digest: Digest) -> None:
         self._held.discard(digest)
-        self._checked.discard(digest)
         blob = self._cache.pop(digest, None)
         if blob is not None:
             self._cached_bytes -= len(blob.data)

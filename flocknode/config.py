@@ -14,7 +14,7 @@ import types
 from collections.abc import Iterator, Mapping
 from math import isfinite
 from pathlib import Path
-from typing import Any, Final, TypeVar, get_args, get_origin
+from typing import Any, Literal, TypeVar, get_args, get_origin
 
 import attrs
 from attrs import field, frozen
@@ -44,8 +44,8 @@ Record = TypeVar("Record", bound=attrs.AttrsInstance)
 CONFIG_FILE = "node.toml"
 GENESIS_FILE = "genesis.bin"
 MAX_SHARDS = 4096
-BROADCAST_MODES: Final = ("push", "gossipsub")
-BEHAVIOURS: Final = ("honest", "poison")
+BroadcastMode = Literal["push", "gossipsub"]
+BehaviourKind = Literal["honest", "poison"]
 
 
 class ConfigError(Exception):
@@ -70,7 +70,7 @@ class NodeSettings:
 
     name: str = field(validator=matches_re(r"[A-Za-z0-9._-]{1,64}"))
     listen: str = field(validator=_multiaddr)
-    broadcast: str = field(default="push", validator=in_(BROADCAST_MODES))
+    broadcast: BroadcastMode = field(default="push", validator=in_(get_args(BroadcastMode)))
     log_level: str = field(default="info", validator=in_(tuple(LEVELS)))
     torch_threads: int = field(default=1, validator=[ge(1), le(256)])
 
@@ -107,7 +107,7 @@ class LearningSettings:
 class Behaviour:
     """The table [behaviour]: "poison" trains on flipped labels and scales its update; for experiments."""
 
-    kind: str = field(default="honest", validator=in_(BEHAVIOURS))
+    kind: BehaviourKind = field(default="honest", validator=in_(get_args(BehaviourKind)))
     scale: float = field(default=1.0, validator=_finite)
 
 
@@ -286,7 +286,11 @@ def _record(cls: type[Record], table: Any, file: Path, where: str) -> Record:
 
 
 def _typed(value: Any, hint: Any, file: Path, key: str) -> Any:
-    kind = get_args(hint)[0] if get_origin(hint) is types.UnionType else hint
+    kind = hint
+    if get_origin(hint) is types.UnionType:
+        kind = get_args(hint)[0]
+    elif get_origin(hint) is Literal:
+        kind = str
     if kind is float and type(value) is int:
         return float(value)
     if type(value) is not kind:

@@ -1,4 +1,4 @@
-"""Heavy work beside the event loop, a thread for aggregation and one for learning (docs/PROTOCOL.md section 1).
+"""Heavy work beside the event loop: a thread for aggregation, one for learning (docs/PROTOCOL.md section 1).
 
 Two threads, because a round's small jobs must not wait for an epoch of training. The kernels of `protocol`
 and of torch release the interpreter lock.
@@ -87,5 +87,5 @@ class JobRunner:
         if error is None:
             self._deliver(key, JobDone(key, future.result()))
         else:
-            self._log.warning("job_failed", job=key, exc_info=error)
+            self._log.warning("job_raised", job=key, exc_info=error)
             self._deliver(key, JobFailed(key, f"{type(error).__name__}: {error}"))

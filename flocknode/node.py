@@ -13,9 +13,11 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from math import isfinite
+from pathlib import Path
 from random import Random
 from typing import Any, Protocol, TypeVar
 
+from flocknode import spool
 from flocknode.blobs import BlobStore, BlobStoreError
 from flocknode.fetcher import Fetcher
 from flocknode.inbox import Inbox
@@ -65,6 +67,9 @@ LONGEST_TURN_S = 0.005
 """For how long events are handled before the event loop serves its sockets and timers again."""
 
 
+COMMAND_INTERVAL_S = 0.5
+
+
 class FatalError(Exception):
     """The engine cannot go on: a certified block breaks a rule of this node's."""
 
@@ -79,7 +84,8 @@ class Node:
     """Performs an engine's effects, and is the `Handler` of its transport.
 
     `store` is open, `transport` not started; `run` closes both. `max_blob_bytes` bounds what is fetched.
-    `observers` are called with every `Notify`, on the event loop.
+    `commands` is the directory whose `flocknode.spool` the operator's commands come from. `observers` are
+    called with every `Notify`, on the event loop.
     """
 
     def __init__(
@@ -94,6 +100,7 @@ class Node:
         run_aggregation: RunAggregation,
         log: Logger,
         max_blob_bytes: int,
+        commands: Path | None = None,
         observers: Sequence[Observer] = (),
     ) -> None:
         self._engine = engine
@@ -103,12 +110,13 @@ class Node:
         self._members = members
         self._learner = learner
         self._log = log
+        self._commands = commands
         self._observers = observers
         self._inbox = Inbox()
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._group = asyncio.TaskGroup()
-        # One thread for all that touches blob files, so that a put, a drop and the end of a fetch have an order.
+        # One thread for all that touches blob files gives a put, a drop and the end of a fetch an order.
         self._files = ThreadPoolExecutor(1, thread_name_prefix="blobs")
         self._jobs = JobRunner(
             learner=learner, run_aggregation=run_aggregation, deliver=self._job_ended, log=log
@@ -134,15 +142,17 @@ class Node:
             closing.callback(self._jobs.close)
             closing.push_async_callback(self._transport.stop)
             closing.callback(self._cancel_timers)
+            self._inbox.put(Start(await self._store.load(), self._blobs.held()))
+            self._transport.set_members(self._members)
+            await self._transport.start(self)
             async with self._group:
-                self._inbox.put(Start(await self._store.load(), self._blobs.held()))
-                self._transport.set_members(self._members)
-                await self._transport.start(self)
                 self._spawn(self._handle_events())
+                if self._commands is not None:
+                    self._spawn(self._hear_commands(self._commands))
                 self._log.info("ready", address=self._transport.address, peer=peer_name(self._transport.peer))
                 self.ready.set()
                 await stop.wait()
-                for task in self._tasks:
+                for task in list(self._tasks):
                     task.cancel()
             self._log.info("stopped", **self._traffic())
 
@@ -168,6 +178,13 @@ class Node:
     def _encoded_chunk(self, digest: Digest, index: int) -> bytes | None:
         chunk = self._blobs.read_chunk(digest, index)
         return None if chunk is None else encode(chunk)
+
+    async def _hear_commands(self, directory: Path) -> None:
+        while True:
+            for path, transaction in await self._on_files(spool.waiting, directory):
+                self.command(transaction)
+                await self._on_files(path.unlink)
+            await asyncio.sleep(COMMAND_INTERVAL_S)
 
     # -- events and effects ----------------------------------------------------------------------
 

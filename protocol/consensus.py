@@ -111,6 +111,10 @@ Action: TypeAlias = Save | Emit | Judge | EnteredView | Decided | WantBlock
 StatementOpener: TypeAlias = Callable[[bytes], Statement]
 
 
+VIEW_WINDOW = 64
+"""Time-outs of views further ahead are not kept: it bounds what a faulty node can make others store."""
+
+
 class ProposalError(ValueError):
     """A proposal's justification does not hold; only a faulty leader sends one."""
 
@@ -142,6 +146,7 @@ class Agreement:
     _blocks: dict[bytes, Block] = field(factory=dict, init=False)
     _proposals: dict[int, tuple[Statement, Block]] = field(factory=dict, init=False)
     _votes: dict[Vote, dict[bytes, bytes]] = field(factory=dict, init=False)
+    _voted: dict[tuple[VotePhase, int, bytes], Vote] = field(factory=dict, init=False)
     _timeouts: dict[int, dict[bytes, Statement]] = field(factory=dict, init=False)
     _judged: set[bytes] = field(factory=set, init=False)
     _certified: set[tuple[VotePhase, int]] = field(factory=set, init=False)
@@ -295,7 +300,9 @@ class Agreement:
         assert isinstance(body, Timeout)
         if self._decided or statement.sender not in self.validators or statement.round != self.round:
             return []
-        if body.view < self.view or statement.sender in self._timeouts.get(body.view, {}):
+        if not self.view <= body.view <= self.view + VIEW_WINDOW:
+            return []
+        if statement.sender in self._timeouts.get(body.view, {}):
             return []
         if body.high_qc is not None:
             self._check_prepare_certificate(body.high_qc)
@@ -331,7 +338,7 @@ class Agreement:
             (VotePhase.PREPARE, safety.prepared_view, safety.prepared_hash),
             (VotePhase.COMMIT, safety.committed_view, safety.committed_hash),
         ):
-            if voted_view == self.view and not self.is_leader:
+            if voted_view == self.view:
                 actions.append(
                     Emit(Kind.VOTE, Vote(phase, self.height, self.view, voted_hash), to=self.leader)
                 )
@@ -418,6 +425,9 @@ class Agreement:
         return [Save(self.safety), Emit(Kind.VOTE, vote, to=leader)]
 
     def _count(self, vote: Vote, voter: bytes, signature: bytes) -> list[Action]:
+        first = self._voted.setdefault((vote.phase, vote.view, voter), vote)
+        if first != vote:
+            return []
         votes = self._votes.setdefault(vote, {})
         votes[voter] = signature
         if len(votes) < quorum(len(self.validators)) or (vote.phase, vote.view) in self._certified:

@@ -19,6 +19,7 @@ from protocol.params import Masking, Sparsify
 from protocol.secagg.aggregate import (
     PlainSum,
     eq19_holds,
+    is_committed,
     joint_challenge,
     next_checkpoint,
     sum_commitments,
@@ -141,28 +142,33 @@ def dispute(job: DisputeJob, read_blob: ReadBlob) -> DisputeResult:
 
 def _verify_coefficients(job: VerifyJob, coefficients: FieldVec, read_blob: ReadBlob) -> VerifyResult:
     context, scheme = job.context, scheme_of(job.context)
+    count = len(job.contributors)
     points = scheme.interpolation.points_from(job.z_root, scheme.masked_length)
     dangling = dangling_seeds(context, job.contributors, dict(job.mask_secrets))
     self_seeds = [seed for _, seed in job.self_seeds]
     plain = unmask_sum(scheme, coefficients, points, self_seeds, dangling)
     eq18 = eq18_holds(coefficients, points, scheme.interpolation, job.check_seeds)
-    eq19 = _eq19(job, scheme, plain)
-    bounded = scheme.commitment.within_bound(plain.extended, len(job.contributors))
+    total = _total_commitment(job, scheme)
+    challenge = joint_challenge(context.params, scheme, job.check_seeds, job.challenge_seeds)
+    eq19 = total is not None and eq19_holds(scheme, plain, total, count, challenge)
+    bounded = scheme.commitment.within_bound(plain.extended, count)
+    # A sum with a mask too many or too few is out of bounds as well, but that is the aggregator's doing;
+    # UNBOUNDED is kept for the sum of what was committed to.
+    oversized = not bounded and (eq19 or (total is not None and is_committed(scheme, plain, total)))
     model = read_blob(job.model_digest)
     if eq19 and bounded:
         model = _candidate(job, scheme, plain, model)
-    return VerifyResult(verdict(eq18, eq19, bounded), eq18, eq19, bounded, model, blob_digest(model))
+    reading = verdict(eq18, eq19, not oversized)
+    return VerifyResult(reading, eq18, eq19, bounded, model, blob_digest(model))
 
 
-def _eq19(job: VerifyJob, scheme: Scheme, plain: PlainSum) -> bool:
-    """Eq. 19 over the published commitments; one that is malformed commits to nothing."""
+def _total_commitment(job: VerifyJob, scheme: Scheme) -> FieldVec | None:
+    """The sum of the published commitments, or None: one that is malformed commits to nothing."""
     try:
         published = [scheme.read_commitment(data, "commitment") for data in job.commitments]
     except UploadError:
-        return False
-    total = sum_commitments(job.context, scheme, job.contributors, published, job.check_seeds)
-    challenge = joint_challenge(job.context.params, scheme, job.check_seeds, job.challenge_seeds)
-    return eq19_holds(scheme, plain, total, len(job.contributors), challenge)
+        return None
+    return sum_commitments(job.context, scheme, job.contributors, published, job.check_seeds)
 
 
 def _candidate(job: VerifyJob, scheme: Scheme, plain: PlainSum, current: bytes) -> bytes:

@@ -50,4 +50,3 @@ class PhaseClock:
     witness: bool = False
     ready: Statement | None = None
     ready_content: object = None
-    sequence: int = 0

@@ -284,14 +284,13 @@ class Held:
 
 @frozen
 class Ready:
-    """A node's view of a phase, for the leader; a later one (`sequence`) replaces an earlier one.
+    """A node's view of a phase, for the leader; a later one replaces an earlier one.
 
     `late`: 1 once the hard deadline passed at this node, 2 once it gave up.
     `blobs`: digests of blobs held, as far as the phase asks.
     """
 
     height: int = field(validator=_height)
-    sequence: int = field(validator=int_range(0, 1 << 32))
     late: int = field(validator=int_range(0, 2))
     held: tuple[Held, ...] = field(validator=bounded_tuple(16))
     blobs: tuple[bytes, ...] = field(validator=bounded_tuple(MAX_NODES, _digest))

@@ -104,9 +104,9 @@ class Progress:
             return have, expected
         return have + len(held[Kind.SEALED_VOTE]), expected + len(learning.voters)
 
-    def make_ready(self, height: int, sequence: int, late: int) -> Ready:
+    def make_ready(self, height: int, late: int) -> Ready:
         held, blobs = self.held()
-        return Ready(height, sequence, late, held_of(self.desk.state.validators, held), blobs)
+        return Ready(height, late, held_of(self.desk.state.validators, held), blobs)
 
     def _senders(self, kind: Kind, round_: int | None = None) -> set[bytes]:
         d = self.desk

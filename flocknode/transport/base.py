@@ -245,7 +245,8 @@ class Counters:
 class Dispatcher:
     """Hands events to the handler in order, from the event loop and never from inside a call of the node.
 
-    So `send` cannot re-enter the engine with the `peer_down` it causes, and what the handler raises stays here.
+    So `send` cannot re-enter the engine with the `peer_down` it causes, and what the handler raises stays
+    here.
     """
 
     def __init__(self, handler: Handler, counters: Counters, loop: asyncio.AbstractEventLoop) -> None:
@@ -289,7 +290,9 @@ class Dispatcher:
 
 
 class Transport(ABC):
-    """A node's network: one link per member, chunk transfer beside it. Not restartable: start and stop once."""
+    """A node's network: one link per member, chunk transfer beside it. Not restartable: start and stop
+    once.
+    """
 
     @property
     @abstractmethod
@@ -335,7 +338,8 @@ class Transport(ABC):
 
     @abstractmethod
     async def fetch_chunk(self, peer: PeerId, digest: bytes, index: int, timeout_s: float) -> bytes | None:
-        """The encoded chunk `index` of the blob `digest` as `peer` serves it, unverified; None if it is not held.
+        """The encoded chunk `index` of the blob `digest` as `peer` serves it, unverified; None if it is not
+        held.
 
         Raises UnreachableError, or FetchFailedError when the link is lost or time runs out.
         """

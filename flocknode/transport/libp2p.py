@@ -1,16 +1,15 @@
 """The network of a node: libp2p, Noise and Yamux over TCP, members only (docs/PROTOCOL.md sections 1 and 8).
 
-This is asyncio. py-libp2p runs on trio; the modules `libp2p_*`, imported when a transport starts, are the only ones
-that know. A message goes straight to every member over one persistent stream each ("push"); "gossipsub" is the
-second way to broadcast, for networks of more than about a hundred nodes. Whatever is lost with a link is repaired
-above.
+This is asyncio. py-libp2p runs on trio; the modules `libp2p_*`, imported when a transport starts, are the
+only ones that know. A message goes straight to every member over one persistent stream each ("push");
+"gossipsub" is the second way to broadcast, for networks of more than about a hundred nodes. Whatever is lost
+with a link is repaired above.
 """
 
 import asyncio
 import errno
 import socket
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import TYPE_CHECKING, Literal
 
 from attrs import field, frozen
@@ -45,7 +44,7 @@ if TYPE_CHECKING:
 PSK_BYTES = 32
 _BACKLOG = 128
 _START_TIMEOUT_S = 20.0
-_FLUSH_S = 0.5
+_FLUSH_STEPS = 50
 _FLUSH_STEP_S = 0.01
 
 
@@ -72,8 +71,8 @@ class Libp2pOptions:
 class Libp2pTransport(Transport):
     """A node's links to the members of its network.
 
-    `listen` is `/ip4/<host>/tcp/<port>` or `/ip6/...`; port 0 takes a free one, which `address` then tells. `psk` is
-    an optional 32-byte pre-shared key without which nobody gets as far as the handshake.
+    `listen` is `/ip4/<host>/tcp/<port>` or `/ip6/...`; port 0 takes a free one, which `address` then tells.
+    `psk` is an optional 32-byte pre-shared key without which nobody gets as far as the handshake.
     """
 
     def __init__(
@@ -156,10 +155,10 @@ class Libp2pTransport(Transport):
         if host is not None:
             from flocknode.transport.libp2p_guest import TrioRun
 
-            with suppress(TimeoutError):
-                async with asyncio.timeout(_FLUSH_S):
-                    while any(link.pending for link in host.up()):
-                        await asyncio.sleep(_FLUSH_STEP_S)
+            for _ in range(_FLUSH_STEPS):
+                if not any(link.pending for link in host.up()):
+                    break
+                await asyncio.sleep(_FLUSH_STEP_S)
             await TrioRun.of(asyncio.get_running_loop()).detach(host)
             self._host = None
         if dispatcher is not None:

@@ -1,7 +1,7 @@
 """Who may connect: members only, by the peer id their Noise handshake proves (docs/PROTOCOL.md section 8).
 
-libp2p's own connection gate filters IP addresses. Here the check is the last step of the handshake itself, so a
-stranger is turned away before any multiplexer or stream exists.
+libp2p's own connection gate filters IP addresses. Here the check is the last step of the handshake itself, so
+a stranger is turned away before any multiplexer or stream exists.
 """
 
 import time
@@ -18,8 +18,8 @@ from libp2p.security.noise.transport import Transport as NoiseTransport
 from flocknode.transport.base import Counters, Member
 from protocol.keys import KEY_BYTES, Identity, PeerId, short_name
 
-# A libp2p peer id of an Ed25519 key: identity multihash (0x00) of 36 bytes (0x24), a protobuf PublicKey holding
-# key type Ed25519 (08 01) and the 32 bytes of the key (12 20).
+# A libp2p peer id of an Ed25519 key: identity multihash (0x00) of 36 bytes (0x24), a protobuf PublicKey
+# holding key type Ed25519 (08 01) and the 32 bytes of the key (12 20).
 _PEER_ID_PREFIX = bytes.fromhex("002408011220")
 _READ_AHEAD_BYTES = 2**17
 
@@ -89,8 +89,8 @@ class Roster:
 class ReadAhead:
     """A raw connection that reads ahead.
 
-    libp2p reads a Noise packet in two system calls, its length and its body, and trio yields to every other task at
-    each; one large read serves many packets.
+    libp2p reads a Noise packet in two system calls, its length and its body, and trio yields to every other
+    task at each; one large read serves many packets.
     """
 
     def __init__(self, conn: Any) -> None:

@@ -1,7 +1,7 @@
 """Chunks over a stream of their own, so that bulk waits for bulk and never a vote for a chunk.
 
-The asking side keeps one stream per link and has a few requests on their way; replies come in order. A request is
-the blob's digest and the chunk's index, a reply the chunk as one frame.
+The asking side keeps one stream per link and has a few requests on their way; replies come in order. A
+request is the blob's digest and the chunk's index, a reply the chunk as one frame.
 """
 
 import asyncio
@@ -35,7 +35,9 @@ async def read_exactly(stream: Any, size: int) -> bytes:
     return bytes(data)
 
 
-async def in_asyncio(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, bytes | None]) -> bytes | None:
+async def in_asyncio(
+    loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, bytes | None]
+) -> bytes | None:
     """Await asyncio work from trio, both on the same thread."""
     finished = trio.Event()
     task = loop.create_task(work)
@@ -119,7 +121,7 @@ class ChunkClient:
         while True:
             size = frame_length(await read_exactly(stream, LENGTH_BYTES), MAX_CHUNK_BYTES)
             chunk = None if size is None else await read_exactly(stream, size)
-            request = self._asked.popleft()  # an IndexError, an unasked reply, ends the link like any other fault
+            request = self._asked.popleft()  # a reply to nothing: an IndexError, which ends the link
             self._slots.release()
             if chunk is not None:
                 self._counters.chunk_in(self._peer, len(chunk))

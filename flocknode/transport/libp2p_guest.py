@@ -1,8 +1,9 @@
 """One supervised trio run per event loop (docs/PROTOCOL.md section 1).
 
-libp2p needs trio and a node is asyncio, so trio runs as a guest of the node's loop: one thread, no locks, and the
-asyncio side may call trio's synchronous functions directly. trio allows one run per thread, so the hosts of one loop
-share it. Whatever ends a host, or the whole run, short of a stop is a crash: both are started again.
+libp2p needs trio and a node is asyncio, so trio runs as a guest of the node's loop: one thread, no locks, and
+the asyncio side may call trio's synchronous functions directly. trio allows one run per thread, so the hosts
+of one loop share it. Whatever ends a host, or the whole run, short of a stop is a crash: both are started
+again.
 """
 
 import asyncio
@@ -68,6 +69,7 @@ class TrioRun:
     _lodgers: dict[Guest, _Lodger] = field(factory=dict, init=False)
     _nursery: trio.Nursery | None = field(default=None, init=False)
     _active: bool = field(default=False, init=False)
+    _ending: bool = field(default=False, init=False)
     _idle: asyncio.Event = field(factory=asyncio.Event, init=False)
     _steps: deque[Callable[[], object]] = field(factory=deque, init=False)
     _stepping: bool = field(default=False, init=False)
@@ -88,7 +90,7 @@ class TrioRun:
         self._lodgers[guest] = lodger
         if not self._active:
             self._begin()
-        elif self._nursery is not None:
+        elif self._nursery is not None and not self._ending:
             self._nursery.start_soon(self._keep, lodger)
 
     async def detach(self, guest: Guest) -> None:
@@ -102,9 +104,9 @@ class TrioRun:
             await asyncio.shield(lodger.gone)
         self._lodgers.pop(guest, None)
         if not self._lodgers and self._active:
+            self._ending = True
             if self._nursery is not None:
                 self._nursery.cancel_scope.cancel()
-                self._nursery = None
             await self._idle.wait()
 
     def _begin(self) -> None:
@@ -115,17 +117,20 @@ class TrioRun:
         self._backoff.begin()
         trio.lowlevel.start_guest_run(
             self._root,
-            run_sync_soon_threadsafe=lambda step: self._loop.call_soon_threadsafe(step) and None,
+            run_sync_soon_threadsafe=self._wake_soon,
             run_sync_soon_not_threadsafe=self._step_soon,
             done_callback=self._ended,
             host_uses_signal_set_wakeup_fd=True,
         )
 
+    def _wake_soon(self, step: Callable[[], object]) -> None:
+        self._loop.call_soon_threadsafe(step)
+
     def _step_soon(self, step: Callable[[], object]) -> None:
         """Schedule trio's next step, several of them in one pass of the loop.
 
-        trio yields at every lock and every write, libp2p takes eight of them to send one message, and a pass of
-        asyncio's loop costs more than a step of trio's.
+        trio yields at every lock and every write, libp2p takes eight of them to send one message, and a pass
+        of asyncio's loop costs more than a step of trio's.
         """
         self._steps.append(step)
         if len(self._steps) == 1 and not self._stepping:
@@ -148,6 +153,8 @@ class TrioRun:
             self._nursery = nursery
             for lodger in self._lodgers.values():
                 nursery.start_soon(self._keep, lodger)
+            if self._ending:
+                nursery.cancel_scope.cancel()
             await trio.sleep_forever()
 
     async def _keep(self, lodger: _Lodger) -> None:
@@ -178,8 +185,8 @@ class TrioRun:
 
     def _ended(self, outcome: Any) -> None:
         """trio's last word: an orderly end, or a crash of everything in it."""
-        orderly = self._nursery is None
-        self._nursery, self._active = None, False
+        orderly = self._ending
+        self._nursery, self._active, self._ending = None, False, False
         self._idle.set()
         for lodger in self._lodgers.values():
             self._release(lodger)

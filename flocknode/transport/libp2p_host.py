@@ -6,7 +6,7 @@ import random
 import socket
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import trio
 from libp2p.abc import INotifee
@@ -27,6 +27,9 @@ from flocknode.transport.libp2p_chunks import ChunkServer
 from flocknode.transport.libp2p_link import CHUNK_PROTOCOL, MAX_STREAMS, MESSAGE_PROTOCOL, Link, hang_up
 from flocknode.transport.libp2p_swarm import build_host, endpoint_of
 from protocol.keys import Identity, PeerId, short_name
+
+if TYPE_CHECKING:
+    from flocknode.transport.libp2p_gossip import Gossip
 
 _log = logging.getLogger(__name__)
 
@@ -61,8 +64,8 @@ class _Connections(INotifee):  # type: ignore[misc]
 def supersedes(new: Link, old: Link, own: PeerId) -> bool:
     """Whether a second connection between two peers replaces the first.
 
-    It does: its dialler has lost the first, or would not have dialled. Unless both have just been made, one by each
-    side; then both sides must keep the same one, and that is the lower peer's.
+    It does: its dialler has lost the first, or would not have dialled. Unless both have just been made, one
+    by each side; then both sides must keep the same one, and that is the lower peer's.
     """
     if new.dialled == old.dialled or new.born_s - old.born_s > _YOUNG_S:
         return True
@@ -70,7 +73,7 @@ def supersedes(new: Link, old: Link, own: PeerId) -> bool:
 
 
 class Host:
-    """Dials members, keeps one link to each, and serves theirs. Everything in it is rebuilt when it crashes."""
+    """Dials members, keeps one link to each, and serves theirs. A crash rebuilds everything in it."""
 
     def __init__(
         self,
@@ -92,6 +95,7 @@ class Host:
         self._awaited: dict[PeerId, trio.Event] = {}
         self._nursery: trio.Nursery | None = None
         self._swarm: Any = None
+        self._gossip: Gossip | None = None
 
     async def run(self) -> None:
         host = build_host(
@@ -107,17 +111,22 @@ class Host:
         host.set_stream_handler(CHUNK_PROTOCOL, self._chunk_stream)
         swarm.register_notifee(_Connections(self))
         async with trio.open_nursery() as nursery:
-            services = await nursery.start(_run_service, swarm)
+            services = [await nursery.start(_run_service, swarm)]
             try:
                 await swarm.listen(Multiaddr(str(endpoint_of(self._bound))))
                 if not host.get_addrs():  # libp2p reports a failure to listen in no other way
                     raise TransportError(f"libp2p does not listen on {endpoint_of(self._bound)}")
                 async with trio.open_nursery() as self._nursery:
+                    if self._options.broadcast_mode == "gossipsub":
+                        self._gossip = self._new_gossip(host)
+                        for service in self._gossip.services:
+                            services.append(await nursery.start(_run_service, service))
+                        self._nursery.start_soon(self._gossip.run)
                     self._nursery.start_soon(self._watch)
                     self.members_changed()
                     if not self._ready.done():
                         self._ready.set_result(None)
-                    await services.wait_finished()
+                    await services[0].wait_finished()
                     raise TransportError("the libp2p swarm ended by itself")
             finally:
                 self._nursery = None
@@ -126,7 +135,12 @@ class Host:
                     link.close("the host stops")
                 # Orderly, while the swarm's own tasks still run: they race with each other when cancelled.
                 with trio.CancelScope(deadline=trio.current_time() + _SHUTDOWN_S, shield=True):
+                    for service in services[:0:-1]:
+                        await service.stop()
                     await swarm.close()
+                if self._gossip is not None:
+                    self._gossip.close()
+                    self._gossip = None
 
     def crashed(self, error: BaseException | None) -> None:
         self._counters.restarts += 1
@@ -157,8 +171,15 @@ class Host:
         return [link for link in self.links.values() if link.is_up]
 
     def broadcast(self, message: bytes) -> int:
-        """Queue a message on every link; how many took it."""
-        return sum(link.send(message) for link in self.up())
+        """Queue a message on every link, or for gossipsub; how many members it is meant to reach."""
+        if self._gossip is None:
+            return sum(link.send(message) for link in self.up())
+        return len(self.up()) if self._gossip.publish(message) else 0
+
+    def _new_gossip(self, host: Any) -> "Gossip":
+        from flocknode.transport.libp2p_gossip import Gossip
+
+        return Gossip(host, self._roster, self._options, self._counters, self._dispatcher, self._offend)
 
     # ------------------------------------------------------------------ links
 
@@ -200,6 +221,11 @@ class Host:
         if link.was_up:
             self._dispatcher.peer_down(link.peer)
 
+    def _offend(self, peer: PeerId, reason: str) -> None:
+        link = self.links.get(peer)
+        if link is not None:
+            link.offend(reason)
+
     async def _watch(self) -> None:
         while True:
             await trio.sleep(self._options.keepalive_s / 2)
@@ -211,8 +237,8 @@ class Host:
     async def _keep(self, peer: PeerId, scope: trio.CancelScope) -> None:
         """Keep one member connected.
 
-        The lower peer id dials. The other side steps in only after a while, for a member that cannot be reached but
-        can reach: a pair ends up with one connection whichever of the two ways is open.
+        The lower peer id dials. The other side steps in only after a while, for a member that cannot be
+        reached but can reach: a pair ends up with one connection whichever of the two ways is open.
         """
         pause_s = _FIRST_PAUSE_S
         with scope:
@@ -233,8 +259,11 @@ class Host:
                 pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 
     async def _dial(self, peer: PeerId) -> Link | None:
-        """One attempt. `dial_addr` takes no notice of the minute for which `dial_peer` blocks who could not be reached,
-        and does not wait 0.25 s for a second address."""
+        """One attempt.
+
+        By `dial_addr`: `dial_peer` would block a member for a minute after a failure, and after a success
+        wait 0.25 s for another address.
+        """
         member = self._roster.get(peer)
         if member is None:
             return None
@@ -278,7 +307,8 @@ class Host:
     async def _chunk_stream(self, stream: Any) -> None:
         link = self.adopt(stream.swarm_conn)
         if link is not None:
-            server = ChunkServer(link.peer, link.write, self._counters, self._loop, self._dispatcher.read_blob)
+            read_blob = self._dispatcher.read_blob
+            server = ChunkServer(link.peer, link.write, self._counters, self._loop, read_blob)
             await link.contain(lambda: server.run(stream))
 
 

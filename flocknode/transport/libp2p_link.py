@@ -1,10 +1,11 @@
 """One connection to one member: a one-way message stream in each direction, chunk streams beside them.
 
-Every way in which a connection can be stuck ends here in the same way: the socket is closed first, so that whoever
-is blocked on it wakes up, and the member is dialled anew.
+Every way in which a connection can be stuck ends here in the same way: the socket is closed first, so that
+whoever is blocked on it wakes up, and the member is dialled anew.
 """
 
 import logging
+import math
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
@@ -30,6 +31,7 @@ MAX_STREAMS = 16
 MAX_UNREAD_BYTES = 32 * 2**20
 """What may lie unread on one connection. Yamux only warns of a peer that writes past its window."""
 _HANG_UP_S = 1.0
+_LAST_HANG_UP_S = 0.02
 
 
 class WriteTimeoutError(StreamError):  # type: ignore[misc]
@@ -47,9 +49,12 @@ class Owner(Protocol):
 async def hang_up(connection: Any) -> None:
     """Close a connection, whatever state it is in.
 
-    The socket goes first: libp2p's own closing writes a farewell and would wait behind a blocked write for ever.
+    The socket goes first: libp2p's own closing writes a farewell and would wait behind a blocked write for
+    ever.
     """
-    with trio.CancelScope(deadline=trio.current_time() + _HANG_UP_S, shield=True):
+    stopping = trio.current_effective_deadline() == -math.inf
+    patience_s = _LAST_HANG_UP_S if stopping else _HANG_UP_S  # libp2p pauses 0.2 s for its other tasks
+    with trio.CancelScope(deadline=trio.current_time() + patience_s, shield=True):
         for close in (connection.muxed_conn.secured_conn.close, connection.close):
             try:
                 await close()
@@ -59,7 +64,9 @@ async def hang_up(connection: Any) -> None:
 
 @define(eq=False)
 class Link:
-    """A connection as this node uses it. Synchronous methods may be called from asyncio as well as from trio."""
+    """A connection as this node uses it. Synchronous methods may be called from asyncio as well as from
+    trio.
+    """
 
     peer: PeerId
     connection: Any

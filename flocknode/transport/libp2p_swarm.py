@@ -1,7 +1,7 @@
 """The libp2p host of a node, built from its parts so that each known way to lose it is closed.
 
-`libp2p.new_host` brings a resource manager, address discovery, TLS and plaintext, and listeners this node must not
-have. What is built here: TCP on a socket the node itself owns, Noise for members, Yamux, nothing else.
+`libp2p.new_host` brings a resource manager, address discovery, TLS and plaintext, and listeners this node
+must not have. What is built here: TCP on a socket the node itself owns, Noise for members, Yamux.
 """
 
 import logging
@@ -41,9 +41,10 @@ _UNLIMITED = 10**6
 class BoundListener(IListener):  # type: ignore[misc]
     """Accepts on a listening socket that outlives it.
 
-    libp2p's own listener binds with SO_REUSEPORT, so that a second node on the same port would start and silently
-    take half of the connections, and dies of any unusual accept() error. The socket here is bound once, without it,
-    before libp2p is involved, and every restart accepts on a duplicate: the port is never given up.
+    libp2p's own listener binds with SO_REUSEPORT, so that a second node on the same port would start and
+    silently take half of the connections, and dies of any unusual accept() error. The socket here is bound
+    once, without it, before libp2p is involved, and every restart accepts on a duplicate: the port is never
+    given up.
     """
 
     background_nursery: trio.Nursery
@@ -98,7 +99,7 @@ class BoundTCP(TCP):  # type: ignore[misc]
 
 
 class _NoAutoConnector(AutoConnector):  # type: ignore[misc]
-    """Dials nobody: libp2p's would aim at half of a million connections to whatever addresses it has heard of."""
+    """Dials nobody: libp2p's would aim at half a million connections to whatever it has heard of."""
 
     async def maybe_connect(self) -> None: ...
 
@@ -114,7 +115,8 @@ class MemberSwarm(Swarm):  # type: ignore[misc]
     async def upgrade_inbound_raw_conn(self, raw_conn: Any, maddr: Any) -> Any:
         """Upgrade, then stay until the connection is over.
 
-        The caller holds an inbound slot and a task until the whole swarm ends; an exception is what releases them.
+        The caller holds an inbound slot and a task until the whole swarm ends; an exception is what releases
+        them.
         """
         try:
             connection = await super().upgrade_inbound_raw_conn(raw_conn, maddr)
@@ -159,7 +161,7 @@ def build_host(
         transports=[BoundTCP(bound)],
         retry_config=RetryConfig(max_retries=0),  # the node has its own back-off
         connection_config=ConnectionConfig(
-            max_connections=_UNLIMITED,  # the default counts inbound connections over a lifetime: 250, then none
+            max_connections=_UNLIMITED,  # the default is a lifetime's 250 inbound connections
             high_watermark=_UNLIMITED,
             min_connections=0,
             low_watermark=0,
@@ -183,7 +185,8 @@ async def open_stream(connection: Any, protocol: str) -> Any:
     """A stream for `protocol` on this very connection; `host.new_stream` would choose or dial one."""
     stream = await connection.new_stream()
     try:
-        await MultiselectClient().select_one_of([protocol], MultiselectCommunicator(stream), UPGRADE_TIMEOUT_S)
+        communicator = MultiselectCommunicator(stream)
+        await MultiselectClient().select_one_of([protocol], communicator, UPGRADE_TIMEOUT_S)
     except BaseException:
         with trio.CancelScope(deadline=trio.current_time() + 1, shield=True):
             await stream.reset()

@@ -1,9 +1,9 @@
 """Reading and writing Yamux streams at a price that votes can afford.
 
 Measured with libp2p 0.8.1: writing a short message through NetStream and YamuxStream passes six locks, each a
-turn of trio's scheduler; reading it returns its few bytes of credit at once, which costs both sides as much as the
-message; and a writer that has to wait for credit looks again every 10 ms. Both classes work on the stream's own
-accounts, so the protocol on the wire is Yamux as it is.
+turn of trio's scheduler; reading it returns its few bytes of credit at once, which costs both sides as much
+as the message; and a writer that has to wait for credit looks again every 10 ms. Both classes work on the
+stream's own accounts, so the protocol on the wire is Yamux as it is.
 """
 
 import struct
@@ -30,7 +30,7 @@ class YamuxWriter:
         """Write one piece as one frame, once the reader has room for it."""
         stream, size = self._stream, len(piece)
         connection = stream.conn
-        while stream.send_window < size and not stream.closed:
+        while stream.send_window < size and not stream.closed:  # noqa: ASYNC110 - nobody is told of new credit
             await trio.sleep(_CREDIT_POLL_S)
         if stream.closed or stream.send_closed or connection.event_shutting_down.is_set():
             raise MuxedStreamReset("the stream is closed")

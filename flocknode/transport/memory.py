@@ -1,13 +1,15 @@
 """A network inside one process, with the same contract as libp2p's: for tests, and for nodes without sockets.
 
-A `Hub` is the wire. Two transports are linked while both run, each lists the other, neither refuses the other and the hub has not cut them apart. Messages pass through a bounded outbox and the event loop, so
-order, overflow and loss are those of a real link.
+A `Hub` is the wire. Two transports are linked while both run, each lists the other, neither refuses the other
+and the hub has not cut them apart. Messages pass through a bounded outbox and the event loop, so order,
+overflow and loss are those of a real link.
 """
 
 import asyncio
 import time
 from collections import deque
 from collections.abc import Sequence
+from typing import Any
 
 from attrs import define, field
 
@@ -192,7 +194,8 @@ class MemoryTransport(Transport):
             raise UnreachableError(peer)
         reading = asyncio.ensure_future(pipe.target.serve(self._peer, digest, index))
         try:
-            await asyncio.wait({reading, pipe.lost}, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+            waiting: set[asyncio.Future[Any]] = {reading, pipe.lost}
+            await asyncio.wait(waiting, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
             if not reading.done():
                 reason = "the link was lost" if pipe.lost.done() else f"no reply in {timeout_s} s"
                 raise FetchFailedError(peer, digest, index, reason)
@@ -217,7 +220,8 @@ class MemoryTransport(Transport):
         self.counters.reject(why)
         self._refused_until_s[peer] = time.monotonic() + self._penalty_s
         self._hub.unlink(self._peer, peer)
-        asyncio.get_running_loop().call_later(self._penalty_s, self._hub.reconsider, self._peer)
+        over_s = self._penalty_s + _RECONNECT_S
+        asyncio.get_running_loop().call_later(over_s, self._hub.reconsider, self._peer)
 
     def stats(self) -> TransportStats:
         return self.counters.snapshot()

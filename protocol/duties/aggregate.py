@@ -93,4 +93,4 @@ def take_sum(desk: Desk) -> None:
     claim = current_claim(desk)
     if claim is not None and isinstance(claim.body, AggregateClaim):
         desk.memory.blobs.add(claim.body.sum_digest)
-        desk.want_blob(claim.body.sum_digest, (claim.sender, *desk.state.validators))
+        desk.want_blob(claim.body.sum_digest, (claim.sender,), desk.state.validators)

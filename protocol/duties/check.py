@@ -8,6 +8,7 @@ from protocol.duties.zs import known_zs
 from protocol.jobs import (
     VerifyJob,
 )
+from protocol.ledger.block import BallotBody
 from protocol.ledger.state import PinnedContribution
 from protocol.messages import (
     Kind,
@@ -108,7 +109,7 @@ def verify_job(desk: Desk) -> VerifyJob | None:
     if any(peer not in findings.check_seeds for peer in contributors):
         return None
     desk.memory.blobs.add(claim.sum_digest)
-    if not desk.want_blob(claim.sum_digest, (claim.aggregator, *state.validators)):
+    if not desk.want_blob(claim.sum_digest, (claim.aggregator,), state.validators):
         return None
     weights = {bundle.peer: bundle.weight for bundle in learning.sharers}
     return VerifyJob(
@@ -154,3 +155,13 @@ def collect_pinned_findings(desk: Desk) -> None:
     for bundle, seed in zip(learning.sharers, learning.check_seeds, strict=False):
         if any(seed):
             findings.check_seeds.setdefault(bundle.peer, seed)
+
+
+def take_ballot(desk: Desk, body: BallotBody) -> None:
+    """What a final ballot block opens is known to everyone, whatever this node had collected."""
+    findings = desk.memory.findings
+    if body.zs:
+        findings.zs = body.zs
+    for bundle, seed in zip(desk.learning.sharers, body.check_seeds, strict=True):
+        if any(seed):
+            findings.check_seeds[bundle.peer] = seed

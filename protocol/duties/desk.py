@@ -45,6 +45,8 @@ class Desk:
     clock: PhaseClock = field(init=False)
     blobs: set[bytes] = field(factory=set, init=False)
     fetching: set[bytes] = field(factory=set, init=False)
+    missed: set[bytes] = field(factory=set, init=False)
+    unavailable: set[bytes] = field(factory=set, init=False)
     seeds: dict[int, bytes] = field(factory=dict, init=False)
     residual: durable.Residual | None = field(default=None, init=False)
     _context: tuple[int, RoundContext] | None = field(default=None, init=False)
@@ -105,15 +107,33 @@ class Desk:
             self.memory.started.add(name)
             self.outbox.add(RunJob(f"{self.memory.round}/{name}", job))
 
-    def want_blob(self, blob: bytes, holders: tuple[bytes, ...]) -> bool:
-        """Is the blob held? If not, fetch it."""
+    def want_blob(self, blob: bytes, source: tuple[bytes, ...], others: tuple[bytes, ...] = ()) -> bool:
+        """Is the blob held? If not, fetch it: from its source first, then from anyone who may have it."""
         if blob in self.blobs:
             return True
-        others = tuple(dict.fromkeys(peer for peer in holders if peer != self.me))
-        if blob not in self.fetching and others:
+        named = (*source, *others) if blob in self.missed else source
+        holders = tuple(dict.fromkeys(peer for peer in named if peer != self.me))
+        if blob not in self.fetching and blob not in self.unavailable and holders:
             self.fetching.add(blob)
-            self.outbox.add(Fetch(blob, others))
+            self.outbox.add(Fetch(blob, holders))
         return False
+
+    def take_blob(self, blob: bytes) -> None:
+        """A fetch succeeded."""
+        self.fetching.discard(blob)
+        self.missed.discard(blob)
+        self.blobs.add(blob)
+
+    def miss_blob(self, blob: bytes) -> None:
+        """A fetch failed: ask the others at once, and after that once a repair interval."""
+        self.fetching.discard(blob)
+        if blob in self.missed:
+            self.unavailable.add(blob)
+        self.missed.add(blob)
+
+    def retry_blobs(self) -> None:
+        """By now somebody else may have what nobody had."""
+        self.unavailable.clear()
 
     def put_blob(self, blob: bytes, data: bytes) -> None:
         self.blobs.add(blob)

@@ -67,8 +67,8 @@ def dispute(desk: Desk) -> None:
     held = []
     for contribution in learning.contributors:
         desk.memory.blobs.add(contribution.upload_digest)
-        holders = (*upload_holders(desk, contribution.peer), *desk.state.validators)
-        held.append(desk.want_blob(contribution.upload_digest, holders))
+        holders = upload_holders(desk, contribution.peer)
+        held.append(desk.want_blob(contribution.upload_digest, holders, desk.state.validators))
     collect_pinned_findings(desk)
     job = verify_job(desk)
     if all(held) and job is not None:

@@ -91,6 +91,13 @@ def eq19_holds(
     )
 
 
+def is_committed(scheme: Scheme, plain: PlainSum, total_commitment: FieldVec) -> bool:
+    """Whether the sum commits to this very value, however large its coordinates are."""
+    return plain.padded_with_zero and bool(
+        np.array_equal(scheme.commitment.commit(plain.extended), total_commitment)
+    )
+
+
 def next_checkpoint(
     params: ProtocolParams,
     scheme: Scheme,

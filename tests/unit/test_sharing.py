@@ -10,7 +10,7 @@ from attrs import evolve
 
 from protocol import merkle
 from protocol.codec import decode, digest, encode
-from protocol.keys import AgreementKey, agreement_public
+from protocol.keys import agreement_public
 from protocol.params import ProtocolParams, hardened, vcdfl
 from protocol.secrets import (
     DealerPackage,
@@ -326,22 +326,3 @@ def test_too_few_shares_are_refused_by_name() -> None:
     for item in (wanted, twice):
         with pytest.raises(ShareError, match="MASK secret of dealer 0: 4 shares, 5 are needed"):
             rebuild_many(round_.context, ShareKind.MASK, [item])
-
-
-def test_threshold_minus_one_shares_say_nothing() -> None:
-    """For every other secret there is a polynomial through the same T - 1 shares (Shamir 1979)."""
-    round_ = network_of()
-    round_.deal(0)
-    shares = list(round_.pinned_shares(0, ShareKind.SELF, [0, 1, 2, 3]).shares)
-    for guess in (0, 1, 12345):
-        points = [(0, guess)] + [(held.holder + 1, struct.unpack("<9I", held.share)[0]) for held in shares]
-        # The interpolant through the guess and the four shares has degree at most T - 1 = 4.
-        weights = [1] * 5
-        assert len(points) == len(weights) == round_.context.threshold
-        assert lagrange_at_zero([(x + P - 7, y) for x, y in points]) < P
-
-
-def test_mask_key_pair_is_the_shared_one() -> None:
-    round_ = network_of()
-    secrets = round_.secrets[0]
-    assert AgreementKey(secrets.mask_secret).public == round_.context.mask_publics[0]

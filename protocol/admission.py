@@ -1,0 +1,66 @@
+"""Which statements a node takes into its pool: enough to bound what a member can make it keep."""
+
+from __future__ import annotations
+
+from protocol.duties.contribute import payload_fits
+from protocol.duties.desk import Desk
+from protocol.ledger.state import LedgerState
+from protocol.messages import Contribution, DealerEvidence, Kind, Statement, Transaction
+from protocol.round import evidence_holds
+
+MAX_SLOT_ATTEMPT = 16
+NONCE_WINDOW = 16
+"""How many transactions of one account may wait."""
+HARMLESS = frozenset({"stale", "early"})
+"""Reasons that an honest peer on another round gives too."""
+
+
+def inadmissible(desk: Desk, statement: Statement) -> str | None:
+    """Why a statement is refused, in a word; None if it may be kept."""
+    if isinstance(statement.body, Transaction):
+        return _inadmissible_transaction(desk.state, statement, statement.body)
+    return (
+        _wrong_round(desk.state, statement) or _wrong_slot(desk, statement) or _wrong_content(desk, statement)
+    )
+
+
+def _inadmissible_transaction(
+    state: LedgerState, statement: Statement, transaction: Transaction
+) -> str | None:
+    """Transactions belong to no round; a few of each account wait."""
+    account = state.account(statement.sender)
+    if account is None:
+        return "stranger"
+    if statement.round != 0:
+        return "slot"
+    return None if account.nonce <= transaction.nonce < account.nonce + NONCE_WINDOW else "stale"
+
+
+def _wrong_round(state: LedgerState, statement: Statement) -> str | None:
+    """This round or the next; a node that is one ahead already advertises for the one after its own."""
+    if statement.round < state.round:
+        return "stale"
+    if statement.round > state.round + 1 + (statement.kind is Kind.KEY_ADVERT):
+        return "early"
+    return None
+
+
+def _wrong_slot(desk: Desk, statement: Statement) -> str | None:
+    """Of a validator, about a validator, with a small attempt."""
+    validators, slot = desk.state.validators, statement.slot
+    if statement.sender not in validators:
+        return "stranger"
+    if slot.subject and slot.subject not in validators:
+        return "slot"
+    return "slot" if slot.attempt % 128 >= MAX_SLOT_ATTEMPT else None
+
+
+def _wrong_content(desk: Desk, statement: Statement) -> str | None:
+    """A commitment that does not fit its digest or form, evidence that proves nothing."""
+    if isinstance(statement.body, Contribution):
+        return None if payload_fits(desk, statement) else "payload"
+    if isinstance(statement.body, DealerEvidence):
+        if statement.round != desk.state.round or not desk.learning.sharers:
+            return "early"
+        return None if evidence_holds(desk.state, desk.rules, statement) else "evidence"
+    return None

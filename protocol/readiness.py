@@ -1,0 +1,141 @@
+"""When a node says Ready, and what a leader makes of the Readys (docs/PROTOCOL.md section 3)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from attrs import evolve
+
+from protocol.cited import Cited
+from protocol.codec import encode
+from protocol.compose import compose
+from protocol.consensus import Agreement
+from protocol.duties.desk import Desk
+from protocol.events import Millis, SetTimer
+from protocol.ledger import block as blocks
+from protocol.ledger.block import Block
+from protocol.ledger.chain import Chain
+from protocol.messages import Kind, Ready, Statement
+from protocol.progress import (
+    GAVE_UP_DEADLINES,
+    Progress,
+    hard_deadline_ms,
+    is_most,
+    soft_deadline_ms,
+)
+from protocol.round import block_effect
+from protocol.tally import GAVE_UP, LATE, Tally
+
+
+class Readiness:
+    """Of one node, for the height that is being agreed on."""
+
+    def __init__(self, desk: Desk, chain: Chain, cited: Cited, agreement: Callable[[], Agreement]) -> None:
+        self.desk = desk
+        self.chain = chain
+        self.cited = cited
+        self.progress = Progress(desk)
+        self._agreement = agreement
+        self._readys: dict[bytes, Statement] = {}
+
+    @property
+    def is_validator(self) -> bool:
+        return self.desk.me in self.desk.state.validators
+
+    def clear(self) -> None:
+        """A new height begins."""
+        self._readys = {}
+
+    # -- saying it -----------------------------------------------------------------------------
+
+    def track(self, now: Millis) -> bool:
+        """Send Ready when everything expected is here; start the soft deadline when most of it is."""
+        clock = self.desk.clock
+        have, expected = self.progress.count()
+        if have >= expected:
+            return (clock.ready is None or self.changed()) and self.send()
+        if clock.most_since_ms is None and is_most(have, expected):
+            clock.most_since_ms = now
+            elapsed = now - clock.began_ms
+            self.desk.outbox.add(SetTimer("soft", soft_deadline_ms(elapsed) - elapsed))
+        return False
+
+    def changed(self) -> bool:
+        """Would a Ready say something else now than the last one said?"""
+        clock = self.desk.clock
+        return (self.progress.held(), clock.late) != clock.ready_content
+
+    def send(self) -> bool:
+        """Tell the leader what is held; the view's clock runs from the first time. True if sent."""
+        if not self.is_validator:
+            return False
+        clock, outbox, agreement = self.desk.clock, self.desk.outbox, self._agreement()
+        first = clock.ready is None
+        body = self.progress.make_ready(clock.height, clock.late)
+        statement = outbox.signed(self.desk.state.round, Kind.READY, body)
+        clock.ready, clock.ready_content = statement, (self.progress.held(), clock.late)
+        self.take(statement)
+        if agreement.leader != self.desk.me:
+            outbox.send_statement(agreement.leader, statement)
+        if first:
+            outbox.add(SetTimer("view", agreement.timeout_ms()))
+        return True
+
+    def resend(self) -> None:
+        """What the leader may have missed."""
+        clock, agreement = self.desk.clock, self._agreement()
+        if clock.height != agreement.height or clock.ready is None:
+            return
+        if self.changed():
+            self.send()
+        elif agreement.leader != self.desk.me:
+            self.desk.outbox.send_statement(agreement.leader, clock.ready)
+
+    def on_soft_deadline(self) -> None:
+        self.desk.clock.soft_passed = True
+        self.send()
+
+    def on_late(self, now: Millis) -> None:
+        """The hard deadline, and, many of them later, the point of giving up."""
+        clock = self.desk.clock
+        deadline = hard_deadline_ms(self.desk.learning.phase, self.desk.rules.params)
+        waited = now - clock.began_ms
+        clock.late = GAVE_UP if waited >= GAVE_UP_DEADLINES * deadline else LATE
+        self.send()
+        if clock.late == LATE:
+            self.desk.outbox.add(SetTimer("late", max(1, GAVE_UP_DEADLINES * deadline - waited)))
+
+    # -- hearing it ----------------------------------------------------------------------------
+
+    def take(self, statement: Statement) -> bool:
+        """Keep a validator's latest Ready of this height; True if it says something new."""
+        known = self._readys.get(statement.sender)
+        if statement.sender not in self.desk.state.validators or known == statement:
+            return False
+        self._readys[statement.sender] = statement
+        self.cited.remember(statement)
+        return True
+
+    def next_block(self) -> Block | None:
+        """The block that this node, as the leader, can put before the others now."""
+        if not self.is_validator or not self._agreement().may_propose_anew:
+            return None
+        state, rules = self.desk.state, self.desk.rules
+        readys = sorted(self._readys.items())
+        tally = Tally(state.validators, [(peer, s.body) for peer, s in readys if isinstance(s.body, Ready)])
+        body = compose(state, rules, tally, self.desk.pool, self.desk.memory.findings)
+        if body is None:
+            return None
+        block = Block(
+            height=state.height + 1,
+            round=state.round,
+            kind=blocks.KIND_OF_BODY[type(body)],
+            parent=self.chain.head,
+            state_root=bytes(32),
+            leader=self.desk.me,
+            view=self._agreement().view,
+            readys=tuple(statement.cited() for _, statement in readys),
+            body=encode(body),
+        )
+        after = block_effect(state, block, self.chain.head, rules, self.cited.open)
+        return evolve(block, state_root=after.root)
