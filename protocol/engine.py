@@ -230,8 +230,10 @@ class Engine:
         self.outbox.add(CancelTimer("view"))
         if self.state.learning.phase is Phase.CONTRIBUTE:
             self.outbox.add(SetTimer("witness", deadline // 2))
-        for peer in sorted(self._early):
-            for statement in self._early.pop(peer):
+        # Taken out first: one of them may decide this very height.
+        early, self._early = self._early, {}
+        for peer in sorted(early):
+            for statement in early[peer]:
                 self._dispatch(peer, statement)
 
     def _new_agreement(self, safety: Safety) -> Agreement:

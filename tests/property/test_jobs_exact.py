@@ -137,7 +137,7 @@ def test_the_secure_aggregate_is_the_plain_sum(profile: str, sparsify: Sparsify,
 @settings(max_examples=10, deadline=None)
 @given(st.integers(0, 2**32))
 def test_error_feedback_returns_what_was_left_out(seed: int) -> None:
-    """Over rounds on a shared support, what a client sent and what it keeps add up as VCD-FL algorithm 2 says."""
+    """What is not sent is kept, with momentum: VCD-FL algorithm 2, on a shared support."""
     plan = Plan(3, (0, 1, 2), (0, 1, 2), 20, seed, (1, 1, 1))
     params = params_of("hardened", Sparsify.SHARED_SUPPORT, plan)
     round_ = rehearse(params, 3, b"feedback")
