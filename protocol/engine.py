@@ -228,8 +228,7 @@ class Engine:
         self.outbox.add(SetTimer("late", deadline))
         self.outbox.add(CancelTimer("soft"))
         self.outbox.add(CancelTimer("view"))
-        if self.state.learning.phase is Phase.CONTRIBUTE:
-            self.outbox.add(SetTimer("witness", deadline // 2))
+        self.outbox.add(CancelTimer("witness"))
         # Taken out first: one of them may decide this very height.
         early, self._early = self._early, {}
         for peer in sorted(early):

@@ -47,6 +47,7 @@ class PhaseClock:
     most_since_ms: int | None = None
     soft_passed: bool = False
     late: int = 0
+    witness_set: bool = False
     witness: bool = False
     ready: Statement | None = None
     ready_content: object = None

@@ -104,6 +104,13 @@ class Progress:
             return have, expected
         return have + len(held[Kind.SEALED_VOTE]), expected + len(learning.voters)
 
+    def contributions(self) -> tuple[int, int]:
+        """(have, expected) contributions, acknowledged or not; (0, 0) outside phase 2."""
+        d = self.desk
+        if d.learning.phase is not Phase.CONTRIBUTE:
+            return 0, 0
+        return len(self._held_contributions()[Kind.CONTRIBUTION]), len(d.learning.sharers)
+
     def make_ready(self, height: int, late: int) -> Ready:
         held, blobs = self.held()
         return Ready(height, late, held_of(self.desk.state.validators, held), blobs)

@@ -52,6 +52,7 @@ class Readiness:
         """Send Ready when everything expected is here; start the soft deadline when most of it is."""
         clock = self.desk.clock
         have, expected = self.progress.count()
+        self._track_uploads(now)
         if have >= expected:
             return (clock.ready is None or self.changed()) and self.send()
         if clock.most_since_ms is None and is_most(have, expected):
@@ -59,6 +60,15 @@ class Readiness:
             elapsed = now - clock.began_ms
             self.desk.outbox.add(SetTimer("soft", soft_deadline_ms(elapsed) - elapsed))
         return False
+
+    def _track_uploads(self, now: Millis) -> None:
+        """Once most contributions are here, the aggregator has a soft deadline's time to acknowledge them."""
+        clock = self.desk.clock
+        if clock.witness_set or not is_most(*self.progress.contributions()):
+            return
+        clock.witness_set = True
+        elapsed = now - clock.began_ms
+        self.desk.outbox.add(SetTimer("witness", soft_deadline_ms(elapsed) - elapsed))
 
     def changed(self) -> bool:
         """Would a Ready say something else now than the last one said?"""

@@ -63,9 +63,12 @@ def describe_block(stored: StoredBlock) -> dict[str, object]:
 def summarise(block: Block) -> str:
     """What a block decided, in one line."""
     try:
-        body = decode_body(block)
+        return _summary(decode_body(block))
     except DecodeError as error:
         return f"undecodable: {error}"
+
+
+def _summary(body: blocks.BlockBody) -> str:
     match body:
         case blocks.OpenBody():
             return f"{len(body.closing.adverts)} nodes advertise keys"
@@ -150,7 +153,8 @@ def _plain(name: str, value: Any) -> Any:
             return _statement(value)
         return _peer(value) if name in _PEERS else value.hex()
     if isinstance(value, Held):
-        return {"kind": Kind(value.kind).name, "bitmap": value.bitmap.hex()}
+        kind = Kind(value.kind).name if value.kind in KIND_RULES else value.kind
+        return {"kind": kind, "bitmap": value.bitmap.hex()}
     if isinstance(value, Enum):
         return value.name
     if attrs.has(type(value)):

@@ -93,12 +93,17 @@ def reduce_lattice(basis: ObjectMatrix) -> ObjectMatrix:
     k = 1
     while k < len(rows):
         for j in range(k - 1, -1, -1):
-            triangle = np.linalg.qr(rows.astype(np.float64).T, mode="r")
-            rows[k] = rows[k] - round(triangle[j, k] / triangle[j, j]) * rows[j]
-        triangle = np.linalg.qr(rows.astype(np.float64).T, mode="r")
+            triangle = _gram_schmidt(rows)
+            rows[k] = rows[k] - round(float(triangle[j, k] / triangle[j, j])) * rows[j]
+        triangle = _gram_schmidt(rows)
         if triangle[k, k] ** 2 >= 0.75 * triangle[k - 1, k - 1] ** 2 - triangle[k - 1, k] ** 2:
             k += 1
         else:
             rows[[k - 1, k]] = rows[[k, k - 1]]
             k = max(k - 1, 1)
     return rows
+
+
+def _gram_schmidt(rows: ObjectMatrix) -> npt.NDArray[np.float64]:
+    """The triangle R of rows^T = Q R."""
+    return np.linalg.qr(rows.astype(np.float64).T).R

@@ -119,7 +119,9 @@ class StatementTampering(Filter):
             batch = Statements(tuple(entry for entry in inner if entry is not None))
             if batch == statement.body:
                 return data
-            return self.signed(statement.round, Kind.STATEMENTS, batch).to_bytes() if batch.envelopes else None
+            if not batch.envelopes:
+                return None
+            return self.signed(statement.round, Kind.STATEMENTS, batch).to_bytes()
         if statement.sender != self.identity.peer:
             return data
         changed = self.rewrite(statement, to)

@@ -16,7 +16,7 @@ from protocol.algebra import field as fp
 from protocol.codec import digest
 from protocol.context import Index
 from protocol.jobs import AggregateJob, AggregateResult, VerifyJob
-from protocol.params import PROFILES, ProtocolParams
+from protocol.params import PROFILES, Masking, ProtocolParams
 from protocol.secagg.aggregate import (
     PlainSum,
     eq19_holds,
@@ -222,21 +222,14 @@ def _unmasked(round_: Rehearsal, job: VerifyJob) -> PlainSum:
 # -- every verifier --------------------------------------------------------------------------------
 
 
-def _claim(round_: Rehearsal, contributors: list[Index]) -> VerifyJob:
-    """What an honest aggregator publishes, without the shares that it takes: nobody need have dealt any."""
+def _claim(round_: Rehearsal, everyone: list[Index]) -> VerifyJob:
+    """What an honest aggregator publishes when nobody drops out; it takes no shares, so nobody need deal."""
     scheme = scheme_of(round_.context)
-    uploads = (
-        scheme.read_coefficients(round_.contributions[index].upload, "upload") for index in contributors
-    )
+    uploads = (scheme.read_coefficients(round_.contributions[index].upload, "upload") for index in everyone)
     data = fp.to_bytes(sum_coefficients(scheme, uploads))
-    dropped = sorted(set(round_.context.sharers) - set(contributors))
-    claim = AggregateResult(
-        data,
-        round_.put(data),
-        tuple((index, round_.secrets[index].self_seed) for index in contributors),
-        tuple((index, round_.secrets[index].mask_secret) for index in dropped),
-    )
-    return round_.verify_job(contributors, claim)
+    double = round_.context.params.masking is Masking.DOUBLE
+    self_seeds = tuple((index, round_.secrets[index].self_seed) for index in everyone) if double else ()
+    return round_.verify_job(everyone, AggregateResult(data, round_.put(data), self_seeds, ()))
 
 
 def _verifier_steps(round_: Rehearsal, contributors: list[Index], repeats: int) -> dict[str, float]:

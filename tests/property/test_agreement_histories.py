@@ -19,7 +19,7 @@ from protocol.codec import decode, encode
 from protocol.events import Broadcast, Effect, Send
 from protocol.keys import Identity
 from protocol.ledger.block import decode_block
-from protocol.messages import MESSAGE_BYTES, Envelope, Kind, Proposal, make_statement
+from protocol.messages import MAX_VIEW, MESSAGE_BYTES, Envelope, Kind, Proposal, Timeout, make_statement
 from sim.conduct import Conduct
 from sim.filters import Filter
 from sim.founding import build_world, seeded_bytes
@@ -87,18 +87,40 @@ class TwoFacedLeader(Filter):
         return [*told, *(Send(peer, lie.to_bytes()) for peer in self.peers[half:])]
 
 
+@define(eq=False)
+class Alarmist(Filter):
+    """Claims to have given up on a view far in the future whenever it gives up on one."""
+
+    identity: Identity
+
+    def effects(self, effects: list[Effect]) -> list[Effect]:
+        return [self._changed(effect) for effect in effects]
+
+    def _changed(self, effect: Effect) -> Effect:
+        if not isinstance(effect, Broadcast) or kind_of(effect.data) is not Kind.TIMEOUT:
+            return effect
+        envelope = decode(Envelope, effect.data, MESSAGE_BYTES)
+        body = evolve(decode(Timeout, envelope.body, MESSAGE_BYTES), view=MAX_VIEW)
+        lie = make_statement(
+            self.identity, envelope.network, envelope.round, Kind.TIMEOUT, body, envelope.payload
+        )
+        return Broadcast(lie.to_bytes())
+
+
 def history(seed: int) -> World:
     """Four nodes, of which at most one is dishonest; crashes, losses and partitions until all is calm."""
     draws = Random(f"history {seed}")
     identities = [Identity.from_seed(seeded_bytes(seed, f"identity {i}")) for i in range(NODES)]
     peers = tuple(identity.peer for identity in identities)
     faulty = draws.randrange(NODES)
-    adversary = seed % 4
+    adversary = seed % 5
     filters: dict[int, Filter] = {}
     if adversary == 1:
         filters[faulty] = SilentLeader()
     elif adversary == 2:
         filters[faulty] = TwoFacedLeader(identities[faulty], peers)
+    elif adversary == 3:
+        filters[faulty] = Alarmist(identities[faulty])
     rough = LinkModel(
         loss=draws.choice([0.0, 0.05, 0.2]),
         duplicate=draws.choice([0.0, 0.1]),
@@ -110,21 +132,30 @@ def history(seed: int) -> World:
         seed,
         model=rough,
         filters=filters,
-        twins=[faulty] if adversary == 3 else [],
+        twins=[faulty] if adversary == 4 else [],
         invariants=[Conduct()],
     )
     machines = range(len(world.nodes))
     for _ in range(draws.randrange(4)):
         world.crash_at_effect(draws.choice(machines), draws.randrange(400), draws.randrange(1, 3_000))
-    if draws.random() < 0.5 or adversary == 3:
+    if draws.random() < 0.5 or adversary == 4:
         side = draws.sample(machines, 2)
         world.at(draws.randrange(4_000), lambda: world.partition([side]))
         world.at(draws.randrange(5_000, CALM_AFTER_MS), world.heal)
     if draws.random() < 0.3:
         source, target = draws.sample(machines, 2)
         world.at(draws.randrange(4_000), lambda: world.cut(source, target))
+    if draws.random() < 0.25:
+        world.at(draws.randrange(CALM_AFTER_MS), lambda: blackout(world, draws))
     world.at(CALM_AFTER_MS, lambda: calm(world))
     return world
+
+
+def blackout(world: World, draws: Random) -> None:
+    """Everyone crashes at once and comes back."""
+    for node in world.nodes:
+        if node.alive:
+            world.crash(node.index, restart_ms=draws.randrange(1, 1_000))
 
 
 def calm(world: World) -> None:

@@ -1,0 +1,106 @@
+"""What a node's log says of time and traffic, for reports: the one thing that a ledger cannot tell."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from attrs import define, field, frozen
+
+from flocknode.observe.log import LOG_FILE
+
+
+@frozen
+class Moment:
+    """When a node took a block or started, in seconds of the Unix clock; its traffic since it started."""
+
+    time_s: float
+    bytes_in: int = 0
+    bytes_out: int = 0
+
+
+@frozen
+class Span:
+    """From one block to the next at one node."""
+
+    seconds: float
+    bytes_in: int
+    bytes_out: int
+
+
+@frozen
+class Evaluation:
+    """A model's scores on one node's test split of `examples` samples."""
+
+    examples: int
+    scores: Mapping[str, float]
+
+
+@define
+class NodeLog:
+    """The log of one node, read as it grows. A restart begins a new life; a span never reaches across one."""
+
+    directory: Path
+    spans: dict[int, Span] = field(factory=dict, init=False)
+    """By the height of the block that ended it."""
+    evaluations: dict[int, Evaluation] = field(factory=dict, init=False)
+    """By round."""
+    height: int = field(default=0, init=False)
+    _last: Moment | None = field(default=None, init=False)
+    _offset: int = field(default=0, init=False)
+
+    def read(self) -> list[dict[str, Any]]:
+        """Take in what was written since the last call; the new entries, in order."""
+        entries = list(self._new_entries())
+        for entry in entries:
+            self._take(entry)
+        return entries
+
+    def _new_entries(self) -> Iterator[dict[str, Any]]:
+        try:
+            with (self.directory / LOG_FILE).open("rb") as file:
+                file.seek(self._offset)
+                data = file.read()
+        except FileNotFoundError:
+            return
+        # A line that is still being written, or that a kill cut short, is no entry.
+        whole = data.rfind(b"\n") + 1
+        self._offset += whole
+        for line in data[:whole].splitlines():
+            try:
+                entry = json.loads(line)
+            except ValueError:
+                continue
+            if isinstance(entry, dict):
+                yield entry
+
+    def _take(self, entry: dict[str, Any]) -> None:
+        match entry.get("event"):
+            case "started":
+                self._last = Moment(_time(entry))
+                self.height = entry["height"]
+            case "block":
+                moment = Moment(_time(entry), entry["bytes_in"], entry["bytes_out"])
+                if self._last is not None:
+                    self.spans[entry["height"]] = Span(
+                        moment.time_s - self._last.time_s,
+                        moment.bytes_in - self._last.bytes_in,
+                        moment.bytes_out - self._last.bytes_out,
+                    )
+                self._last, self.height = moment, entry["height"]
+            case "evaluation":
+                scores = {
+                    name: float(entry[name])
+                    for name in ("loss", "accuracy", "balanced_accuracy", "auroc")
+                    if name in entry
+                }
+                self.evaluations[entry["round"]] = Evaluation(entry["num_examples"], scores)
+            case _:
+                pass
+
+
+def _time(entry: dict[str, Any]) -> float:
+    return datetime.fromisoformat(entry["time"]).timestamp()

@@ -1,0 +1,594 @@
+"""Every known way to kill or wedge a libp2p host, tried on a node (docs/PROTOCOL.md section 1)."""
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+from libp2p_attacker import attack, open_stream, until_closed
+from transport_network import QUICK, Network, Node, Recorder, identity, network, until
+
+from flocknode.transport.base import (
+    MAX_MESSAGE_BYTES,
+    AddressInUseError,
+    InvalidPreSharedKeyError,
+    Member,
+    parse_address,
+)
+from flocknode.transport.libp2p import Libp2pOptions, Libp2pTransport
+
+HERE = Path(__file__).parent
+NOWHERE = "/ip4/127.0.0.1/tcp/1"
+ATTACKER = identity(1)  # the lowest peer id of these tests dials, so the victims leave it to the attacker
+MESSAGES, CHUNKS, GOSSIP = "/flocknode/message/1", "/flocknode/chunk/1", "/meshsub/1.1.0"
+
+
+@pytest.fixture
+async def net(request: pytest.FixtureRequest) -> AsyncIterator[Network]:
+    async with network(getattr(request, "param", "push")) as made:
+        yield made
+
+
+async def besieged(net: Network, **limits: float) -> tuple[Node, Node]:
+    """A victim that knows the attacker as a member, and an honest node linked to it."""
+    victim, honest = await net.add(2, **limits), await net.add(3)
+    await net.linked([victim, honest])
+    members = [victim.member, honest.member, Member(ATTACKER.peer, NOWHERE)]
+    victim.transport.set_members(members)
+    return victim, honest
+
+
+async def unharmed(victim: Node, honest: Node) -> None:
+    """The honest node never noticed: no restart, the same link, messages both ways."""
+    assert victim.transport.stats().restarts == 0
+    for sender, receiver in ((victim, honest), (honest, victim)):
+        count = len(receiver.handler.messages(sender.peer))
+        assert sender.transport.broadcast(b"still here") >= 1
+        await until(lambda r=receiver, s=sender, c=count: len(r.handler.messages(s.peer)) > c)
+    assert victim.handler.changes(honest.peer) == honest.handler.changes(victim.peer) == ["up"]
+
+
+# ---------------------------------------------------------------------------------- who gets in
+
+
+async def test_a_stranger_is_refused_before_any_stream_and_counted(net: Network) -> None:
+    victim, honest = await besieged(net)
+
+    async def knock(host: Any, connection: Any) -> None:
+        with trio.fail_after(10):
+            await connection.muxed_conn.event_closed.wait()
+
+    with pytest.raises(Exception, match=r"upgrade|failed|closed|Connection"):
+        await attack(identity(77), victim.peer, victim.transport.address, knock)
+    assert victim.transport.stats().rejects == {"stranger": 1}
+    assert victim.transport.connected() == {honest.peer}
+    assert identity(77).peer not in victim.transport.stats().peers
+    await unharmed(victim, honest)
+
+
+async def test_a_former_member_and_a_penalised_one_are_strangers(net: Network) -> None:
+    victim, honest = await besieged(net, penalty_s=60.0)
+
+    async def knock(host: Any, connection: Any) -> None:
+        await until_closed(connection)
+
+    victim.transport.penalise(ATTACKER.peer, "bad-share")
+    with pytest.raises(Exception, match=r"upgrade|failed|closed|Connection"):
+        await attack(ATTACKER, victim.peer, victim.transport.address, knock)
+    victim.transport.set_members([victim.member, honest.member])
+    with pytest.raises(Exception, match=r"upgrade|failed|closed|Connection"):
+        await attack(ATTACKER, victim.peer, victim.transport.address, knock)
+    assert victim.transport.stats().rejects == {"bad-share": 1, "penalised": 1, "stranger": 1}
+    await unharmed(victim, honest)
+
+
+async def test_whoever_answers_at_a_members_address_must_be_that_member(net: Network) -> None:
+    victim, honest = await net.add(2), await net.add(3)
+    victim.transport.set_members([Member(identity(4).peer, honest.transport.address), honest.member])
+    honest.transport.set_members([victim.member])
+    await until(lambda: victim.transport.connected() == {honest.peer})
+    await asyncio.sleep(0.5)  # several attempts to dial peer 4
+    assert victim.transport.connected() == {honest.peer}
+    await unharmed(victim, honest)
+
+
+async def test_garbage_and_silence_on_the_port_are_no_obstacle(net: Network) -> None:
+    victim, honest = await net.add(2), await net.add(3)
+    endpoint = parse_address(victim.transport.address)
+    mute = [socket.create_connection((endpoint.host, endpoint.port)) for _ in range(30)]
+    for garbage in (b"\xff" * 2000, b"\x13/multistream/1.0.0\n\x07/noise\n" + b"\xff" * 500, b"GET / HTTP/1.1\r\n\r\n"):
+        with socket.create_connection((endpoint.host, endpoint.port)) as rude:
+            rude.sendall(garbage)
+    await net.linked()
+    await until(lambda: victim.transport.stats().rejects.get("handshake", 0) >= 3, "counted")
+    await unharmed(victim, honest)
+    for sock in mute:
+        sock.close()
+
+
+async def test_a_preshared_key_closes_the_network() -> None:
+    key, other = bytes(range(32)), bytes(32)
+    options = Libp2pOptions(**QUICK)
+    nodes = [
+        Node(Libp2pTransport(identity(i), "/ip4/127.0.0.1/tcp/0", psk=psk, options=options), Recorder())
+        for i, psk in ((1, key), (2, key), (3, other), (4, None))
+    ]
+    try:
+        for node in nodes:
+            await node.transport.start(node.handler)
+        for node in nodes:
+            node.transport.set_members([other.member for other in nodes])
+        a, b, *outside = nodes
+        await until(lambda: a.transport.connected() == {b.peer})
+        await until(lambda: b.transport.connected() == {a.peer})
+        await until(lambda: any(n.transport.stats().rejects.get("handshake") for n in (a, b, *outside)))
+        assert a.transport.send(b.peer, b"sealed")
+        await until(lambda: b.handler.messages(a.peer) == [b"sealed"])
+        assert all(node.transport.connected() == frozenset() for node in outside)
+    finally:
+        await asyncio.gather(*(node.transport.stop() for node in nodes))
+
+
+def test_a_preshared_key_is_refused_where_it_would_not_hold() -> None:
+    with pytest.raises(InvalidPreSharedKeyError, match="QUIC"):
+        Libp2pTransport(identity(1), "/ip4/127.0.0.1/udp/0/quic-v1", psk=bytes(32))
+    with pytest.raises(InvalidPreSharedKeyError, match="31"):
+        Libp2pTransport(identity(1), "/ip4/127.0.0.1/tcp/0", psk=bytes(31))
+
+
+# ---------------------------------------------------------------------------------- the port
+
+
+@pytest.mark.parametrize("shared", [False, True], ids=["plain", "SO_REUSEPORT, as libp2p itself binds"])
+async def test_a_busy_port_is_an_error_that_names_it(shared: bool) -> None:
+    with socket.socket() as holder:
+        if shared:
+            holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        holder.bind(("127.0.0.1", 0))
+        holder.listen()
+        port = holder.getsockname()[1]
+        node = Libp2pTransport(identity(1), f"/ip4/127.0.0.1/tcp/{port}")
+        with pytest.raises(AddressInUseError, match=str(port)):
+            await node.start(Recorder())
+        await node.stop()
+
+
+async def test_a_peer_that_was_not_there_yet_is_not_blocked(net: Network) -> None:
+    early = await net.add(1)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = f"/ip4/127.0.0.1/tcp/{probe.getsockname()[1]}"
+    early.transport.set_members([Member(identity(2).peer, address)])
+    await asyncio.sleep(0.6)  # a few failed dials, each of which libp2p answers with a minute's block
+    late = await net.add(2, address)
+    late.transport.set_members([early.member])
+    await until(lambda: early.transport.connected() == {late.peer}, limit_s=5.0)
+
+
+# ---------------------------------------------------------------------------------- misbehaving members
+
+
+@pytest.mark.parametrize(
+    "junk",
+    [
+        b"\xff" * 200,
+        b"\x13/multistream/1.0.0\n\x04\xff\xfe\xfd\n",
+        b"\x13/multistream/1.0.0\n" + b"\x80" * 12,
+        b"\x00",
+        b"",
+    ],
+)
+async def test_a_stream_that_breaks_its_handler_breaks_nothing_else(net: Network, junk: bytes) -> None:
+    victim, honest = await besieged(net)
+
+    async def negotiate_nonsense(host: Any, connection: Any) -> None:
+        for _ in range(3):
+            stream = await connection.new_stream()
+            await stream.write(junk)
+            await stream.close()
+        # The same connection is still good for a well-behaved stream.
+        await open_stream(connection, MESSAGES)
+
+    await attack(ATTACKER, victim.peer, victim.transport.address, negotiate_nonsense)
+    await unharmed(victim, honest)
+
+
+async def test_a_raising_stream_handler_is_contained(net: Network, monkeypatch: pytest.MonkeyPatch) -> None:
+    victim, honest = await besieged(net)
+    from flocknode.transport.libp2p_chunks import ChunkServer
+
+    async def explode(self: ChunkServer, stream: Any) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(ChunkServer, "run", explode)
+    host = victim.transport._host
+    monkeypatch.setattr(host, "_by_connection", {})  # so that the handler itself fails, outside any link
+
+    def no_link(connection: Any) -> None:
+        raise KeyError("no link")
+
+    monkeypatch.setattr(host, "adopt", no_link)
+
+    async def use_both(host: Any, connection: Any) -> None:
+        for protocol in (CHUNKS, MESSAGES):
+            stream = await open_stream(connection, protocol)
+            with pytest.raises(Exception, match=""), trio.fail_after(5):
+                await stream.read(1)
+
+    await attack(ATTACKER, victim.peer, victim.transport.address, use_both)
+    assert victim.transport.stats().rejects["stream-error"] == 2
+    await unharmed(victim, honest)
+
+
+async def test_an_oversize_announcement_ends_the_link(net: Network) -> None:
+    victim, honest = await besieged(net)
+
+    async def boast(host: Any, connection: Any) -> None:
+        stream = await open_stream(connection, MESSAGES)
+        await stream.write(b"\x00\x00\x00\x02ok" + (MAX_MESSAGE_BYTES + 1).to_bytes(4, "big") + b"x")
+        await until_closed(connection)
+
+    await attack_as_server(victim, boast)
+    assert victim.handler.messages(ATTACKER.peer) == [b"ok"]
+    assert victim.transport.stats().rejects == {"oversize": 1}
+    await unharmed(victim, honest)
+
+
+async def test_a_member_that_opens_streams_without_end_is_stopped(net: Network) -> None:
+    victim, honest = await besieged(net)
+
+    async def open_many(host: Any, connection: Any) -> None:
+        for _ in range(60):
+            await connection.new_stream()
+        await trio.sleep(0.5)
+
+    await attack(ATTACKER, victim.peer, victim.transport.address, open_many)
+    assert victim.transport.stats().rejects["too-many-streams"] >= 30
+    await unharmed(victim, honest)
+
+
+async def test_a_member_that_writes_past_its_window_is_stopped(net: Network) -> None:
+    victim, honest = await besieged(net)
+    victim.handler.blob_delay_s = 60.0
+
+    async def flood(host: Any, connection: Any) -> None:
+        stream = await open_stream(connection, CHUNKS)
+        await stream.write(bytes(36))  # the server is busy with this one and reads no further
+        muxed = stream.muxed_stream
+        frame = bytes.fromhex("00000000") + muxed.stream_id.to_bytes(4, "big") + (2**16).to_bytes(4, "big")
+        with trio.fail_after(20):
+            while not muxed.conn.is_closed:
+                await muxed.conn._write_frame(frame + bytes(2**16))
+
+    with pytest.raises(BaseException, match=""):
+        await attack_as_server(victim, flood)
+    assert victim.transport.stats().rejects["flood"] == 1
+    await unharmed(victim, honest)
+
+
+async def test_an_unasked_chunk_ends_only_its_sender(net: Network) -> None:
+    victim, honest = await besieged(net)
+
+    async def volunteer(host: Any, connection: Any) -> None:
+        async def serve(stream: Any) -> None:
+            await stream.read(36)
+            await stream.write(b"\x00\x00\x00\x02ab" * 3)
+
+        host.set_stream_handler(CHUNKS, serve)
+        await until_closed(connection)
+
+    attacking = asyncio.ensure_future(attack_as_server(victim, volunteer))
+    await until(lambda: ATTACKER.peer in victim.transport.connected())
+    assert await victim.transport.fetch_chunk(ATTACKER.peer, bytes(32), 0, 5.0) == b"ab"
+    await attacking
+    await until(lambda: victim.handler.changes(ATTACKER.peer) == ["up", "down"])
+    await unharmed(victim, honest)
+
+
+async def attack_as_server(victim: Node, run: Any) -> None:
+    """An attack by a member that first lets the victim open its message stream, so that there is a link."""
+
+    async def linked(host: Any, connection: Any) -> None:
+        opened = trio.Event()
+
+        async def swallow(stream: Any) -> None:
+            opened.set()
+            await trio.sleep_forever()
+
+        host.set_stream_handler(MESSAGES, swallow)
+        with trio.fail_after(10):
+            await opened.wait()
+        await run(host, connection)
+
+    await attack(ATTACKER, victim.peer, victim.transport.address, linked)
+
+
+async def test_three_hundred_connections_in_a_lifetime_leave_room_for_more(net: Network) -> None:
+    victim, honest = await besieged(net)
+    tasks_before = trio.lowlevel.current_statistics().tasks_living
+
+    async def come_and_go(host: Any, connection: Any) -> None:
+        await connection.muxed_conn.secured_conn.close()
+        for _ in range(299):
+            again = await host.get_network().dial_addr(*where)
+            await again.muxed_conn.secured_conn.close()
+        last = await host.get_network().dial_addr(*where)
+        await open_stream(last, MESSAGES)
+
+    from multiaddr import Multiaddr
+
+    from flocknode.transport.libp2p_admission import libp2p_id
+
+    where = Multiaddr(victim.transport.address), libp2p_id(victim.peer)
+    await attack(ATTACKER, victim.peer, victim.transport.address, come_and_go)
+    await until(lambda: victim.transport.connected() == {honest.peer})
+    swarm = victim.transport._host._swarm
+    await until(lambda: swarm._inbound_limiter.borrowed_tokens <= 1, "slots come back")
+    await until(lambda: trio.lowlevel.current_statistics().tasks_living <= tasks_before, "and tasks end")
+    await unharmed(victim, honest)
+
+
+# ---------------------------------------------------------------------------------- gossip
+
+
+def _rpc(**fields: Any) -> bytes:
+    from libp2p.pubsub.pb import rpc_pb2
+
+    data = rpc_pb2.RPC(publish=[rpc_pb2.Message(**fields)]).SerializeToString()
+    assert len(data) < 128
+    return bytes([len(data)]) + data
+
+
+GOSSIP_JUNK = {
+    "malformed": lambda: b"\x64" + b"\xff" * 100,
+    "bad key": lambda: _rpc(
+        from_id=b"\x12\x20" + bytes(32), seqno=b"1", data=b"x", topicIDs=["flocknode"], key=b"\xff", signature=b"s"
+    ),
+    "no id": lambda: _rpc(from_id=b"", seqno=b"1", data=b"x", topicIDs=["flocknode"], key=b"", signature=b"s"),
+    "endless": lambda: b"\xff\xff\xff\xff\x7f",
+    "varint overflow": lambda: b"\xff" * 20,
+}
+
+
+@pytest.mark.parametrize("net", ["gossipsub"], indirect=True)
+@pytest.mark.parametrize("junk", GOSSIP_JUNK)
+async def test_malformed_gossip_is_counted_and_survived(net: Network, junk: str) -> None:
+    victim, honest = await besieged(net)
+
+    async def gossip_nonsense(host: Any, connection: Any) -> None:
+        stream = await open_stream(connection, GOSSIP)
+        await stream.write(GOSSIP_JUNK[junk]())
+        await trio.sleep(0.2)
+
+    await attack(ATTACKER, victim.peer, victim.transport.address, gossip_nonsense)
+    await unharmed(victim, honest)
+    assert victim.handler.messages(ATTACKER.peer) == []
+
+
+@pytest.mark.parametrize("net", ["gossipsub"], indirect=True)
+async def test_a_strangers_gossip_is_not_passed_on(net: Network) -> None:
+    victim, honest = await besieged(net)
+
+    async def relay(host: Any, connection: Any) -> None:
+        from libp2p.pubsub.pb import rpc_pb2
+
+        from flocknode.transport.libp2p_admission import key_pair, libp2p_id
+
+        stranger = identity(77)
+        message = rpc_pb2.Message(
+            from_id=libp2p_id(stranger.peer).to_bytes(), seqno=b"1", data=b"hi", topicIDs=["flocknode"]
+        )
+        message.signature = key_pair(stranger).private_key.sign(b"libp2p-pubsub:" + message.SerializeToString())
+        data = rpc_pb2.RPC(publish=[message]).SerializeToString()
+        stream = await open_stream(connection, GOSSIP)
+        await stream.write(len(data).to_bytes(1, "big") + b"\x01" + data if len(data) > 127 else bytes([len(data)]) + data)
+        await trio.sleep(0.3)
+
+    await attack(ATTACKER, victim.peer, victim.transport.address, relay)
+    await until(lambda: victim.transport.stats().rejects.get("stranger") == 1)
+    assert victim.handler.messages(identity(77).peer) == honest.handler.messages(identity(77).peer) == []
+    await unharmed(victim, honest)
+
+
+# ---------------------------------------------------------------------------------- frozen peers
+
+
+async def test_a_peer_that_never_reads_is_disconnected_and_nobody_else_waits(net: Network) -> None:
+    victim, honest = await besieged(net, write_timeout_s=0.5)
+    done = trio.Event()
+
+    async def idle(host: Any, connection: Any) -> None:
+        # `attack_as_server` has opened the victim's stream and reads nothing of it.
+        stream = await open_stream(connection, MESSAGES)
+        with trio.move_on_after(10):
+            while not connection.muxed_conn.is_closed:
+                await stream.write(b"\xff" * 4)  # signs of life
+                await trio.sleep(0.1)
+        done.set()
+
+    attacking = asyncio.ensure_future(attack_as_server(victim, idle))
+    await until(lambda: ATTACKER.peer in victim.transport.connected())
+    for _ in range(4):
+        assert victim.transport.send(ATTACKER.peer, bytes(MAX_MESSAGE_BYTES))
+    for index in range(20):
+        assert victim.transport.send(honest.peer, bytes([index]))
+    await until(lambda: len(honest.handler.messages(victim.peer)) == 20, limit_s=0.4)
+    await until(lambda: victim.transport.stats().rejects.get("write-timeout") == 1)
+    await until(lambda: victim.handler.changes(ATTACKER.peer) == ["up", "down"])
+    await attacking
+    await unharmed(victim, honest)
+
+
+CHILD = """
+import asyncio, json, sys
+from transport_network import Recorder, identity
+from flocknode.transport.base import Member
+from flocknode.transport.libp2p import Libp2pTransport
+
+async def main():
+    node = Libp2pTransport(identity(4), "/ip4/127.0.0.1/tcp/0")
+    await node.start(Recorder())
+    print(node.address, flush=True)
+    members = json.loads(await asyncio.to_thread(sys.stdin.readline))
+    node.set_members([Member(bytes.fromhex(peer), address) for peer, address in members])
+    await asyncio.to_thread(sys.stdin.read)
+    await node.stop()
+
+asyncio.run(main())
+"""
+
+
+async def test_a_stopped_process_is_given_up_and_taken_back(net: Network) -> None:
+    """SIGSTOP: the kernel still accepts, acknowledges and buffers for it, but nobody is there."""
+    limits = {"write_timeout_s": 1.0, "silence_timeout_s": 30.0}
+    a, b = await net.add(1, **limits), await net.add(3, silence_timeout_s=1.0)
+    with subprocess.Popen(
+        [sys.executable, "-c", CHILD], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=HERE, text=True
+    ) as child:
+        try:
+            address = (await asyncio.to_thread(child.stdout.readline)).strip()
+            frozen = Member(identity(4).peer, address)
+            members = [a.member, b.member, frozen]
+            child.stdin.write(json.dumps([(m.peer.hex(), m.address) for m in members]) + "\n")
+            child.stdin.flush()
+            for node in (a, b):
+                node.transport.set_members(members)
+            await until(lambda: all(frozen.peer in node.transport.connected() for node in (a, b)))
+            await until(lambda: b.peer in a.transport.connected())
+            os.kill(child.pid, signal.SIGSTOP)
+            for _ in range(12):  # more than the socket buffers of both sides take
+                a.transport.send(frozen.peer, bytes(MAX_MESSAGE_BYTES))
+            a.transport.send(b.peer, b"not behind them")
+            await until(lambda: b.handler.messages(a.peer) == [b"not behind them"], limit_s=0.9)
+            await until(lambda: a.handler.changes(frozen.peer)[:2] == ["up", "down"], "write time-out")
+            await until(lambda: b.handler.changes(frozen.peer)[:2] == ["up", "down"], "silence")
+            assert a.transport.stats().rejects["write-timeout"] == 1
+            assert b.transport.stats().rejects["silent"] == 1
+            assert a.handler.changes(b.peer) == b.handler.changes(a.peer) == ["up"]
+            os.kill(child.pid, signal.SIGCONT)
+            await until(lambda: frozen.peer in a.transport.connected(), "thawed")
+            await until(lambda: frozen.peer in b.transport.connected(), "thawed")
+        finally:
+            os.kill(child.pid, signal.SIGCONT)
+            child.stdin.close()
+            await asyncio.to_thread(child.wait, 20)
+    assert child.returncode == 0
+
+
+# ---------------------------------------------------------------------------------- crashes
+
+
+async def _boom() -> None:
+    raise ZeroDivisionError("from inside")
+
+
+def crash_host(node: Node) -> None:
+    """An exception in a task of the host."""
+    node.transport._host._nursery.start_soon(_boom)
+
+
+def crash_swarm(node: Node) -> None:
+    """An exception in a task of libp2p's swarm service, as an uncontained stream handler would raise it."""
+    node.transport._host._swarm.manager.run_task(_boom)
+
+
+def crash_trio(node: Node) -> None:
+    """An exception in a system task: the end of the whole trio run."""
+    trio.lowlevel.spawn_system_task(_boom)
+
+
+@pytest.mark.parametrize("crash", [crash_host, crash_swarm, crash_trio])
+@pytest.mark.parametrize("net", ["push", "gossipsub"], indirect=True)
+async def test_a_crash_restarts_on_the_same_port_and_members_return(net: Network, crash: Any) -> None:
+    a, b = await net.add(1), await net.add(2)
+    await net.linked()
+    addresses = a.transport.address, b.transport.address
+    a.handler.blobs[bytes(32), 0] = b"chunk"
+    for round_ in range(1, 3):
+        b.handler.blob_delay_s = 30.0
+        waiting = asyncio.ensure_future(a.transport.fetch_chunk(b.peer, bytes(32), 0, 20.0))
+        await asyncio.sleep(0.02)
+        crash(a)
+        with pytest.raises(Exception, match="chunk 0"):
+            await waiting
+        await until(lambda r=round_: a.handler.changes(b.peer) == ["up", *["down", "up"] * r], "a is back")
+        await until(lambda r=round_: b.handler.changes(a.peer) == ["up", *["down", "up"] * r], "b is back")
+        assert a.transport.stats().restarts == round_
+        assert (a.transport.address, b.transport.address) == addresses
+        for sender, receiver in ((a, b), (b, a)):
+            message = bytes([round_])
+            assert sender.transport.broadcast(message) == 1
+            await until(lambda s=sender, r=receiver, m=message: r.handler.messages(s.peer)[-1:] == [m])
+    assert await b.transport.fetch_chunk(a.peer, bytes(32), 0, 5.0) == b"chunk"
+    assert b.transport.stats().restarts == (2 if crash is crash_trio else 0)
+
+
+async def test_stopping_right_after_a_crash_ends_cleanly(net: Network) -> None:
+    a = await net.add(1)
+    before = asyncio.all_tasks()
+    crash_trio(a)
+    await until(lambda: a.transport.stats().restarts == 1)
+    await a.transport.stop()
+    await asyncio.sleep(0.2)  # the restart that was due must not come
+    assert asyncio.all_tasks() == before
+    b = await net.add(2)
+    c = await net.add(3)
+    await net.linked([b, c])
+
+
+# ---------------------------------------------------------------------------------- quiet
+
+
+QUIET = """
+import asyncio, logging, sys
+import flocknode.transport, flocknode.transport.libp2p
+assert not {"libp2p", "trio"} & set(sys.modules), "starting the command line would pay for libp2p"
+from transport_network import Node, Recorder, identity
+from flocknode.transport.base import Member
+from flocknode.transport.libp2p import Libp2pOptions, Libp2pTransport
+
+async def main(mode):
+    options = Libp2pOptions(broadcast_mode=mode)
+    nodes = [Node(Libp2pTransport(identity(i), "/ip4/127.0.0.1/tcp/0", options=options), Recorder()) for i in (1, 2, 3)]
+    for node in nodes:
+        await node.transport.start(node.handler)
+    members = [node.member for node in nodes] + [Member(identity(9).peer, "/ip4/127.0.0.1/tcp/1")]
+    for node in nodes:
+        node.transport.set_members(members)
+    for _ in range(300):
+        for node in nodes:
+            node.transport.broadcast(bytes(1000))
+        await asyncio.sleep(0.002)
+    assert all(len(node.handler.events) > 100 for node in nodes)
+    for node in nodes:  # in the midst of it, one after the other
+        node.transport.broadcast(bytes(10**6))
+        await node.transport.stop()
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+    assert not logging.getLogger().handlers
+    assert logging.getLogger("libp2p").propagate and not logging.getLogger("libp2p").handlers
+
+for mode in ("push", "gossipsub", "push"):
+    asyncio.run(main(mode))
+"""
+
+
+def test_starting_running_and_stopping_say_nothing() -> None:
+    """Nothing on stderr: no `Nursery is closed`, no unretrieved exception, no unclosed socket, no log."""
+    ended = subprocess.run(
+        [sys.executable, "-X", "dev", "-W", "ignore::DeprecationWarning", "-c", QUIET],
+        cwd=HERE,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={key: value for key, value in os.environ.items() if key != "LIBP2P_DEBUG"},
+        check=False,
+    )
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
