@@ -23,6 +23,7 @@ from attrs.validators import ge, in_, le, matches_re, optional
 from flocknode import keystore
 from flocknode.blobs import BlobStore
 from flocknode.files import write_file
+from flocknode.learning.synthetic import SYNTHETIC
 from flocknode.learning.task import (
     MAX_BATCH_SIZE,
     MAX_EPOCHS,
@@ -80,9 +81,10 @@ class LearningSettings:
     """The table [learning]: the task, this node's shard of its data, and what overrides the task's defaults.
 
     All nodes of a network share `shards`, `seed`, `partition` and `alpha`, or their shards overlap.
+    `training_seed` orders the samples in place of the node's own secret, so that a run can be compared.
     """
 
-    task: str = field(validator=in_(TASK_NAMES))
+    task: str = field(validator=in_((*TASK_NAMES, SYNTHETIC)))
     shard: int = field(validator=ge(0))
     shards: int = field(validator=[ge(1), le(MAX_SHARDS)])
     seed: int = field(default=0, validator=[ge(0), le(MAX_SEED)])
@@ -92,6 +94,7 @@ class LearningSettings:
     batch_size: int | None = field(default=None, validator=optional([ge(1), le(MAX_BATCH_SIZE)]))
     learning_rate: float | None = field(default=None, validator=optional([_finite, ge(0.0), le(100.0)]))
     momentum: float | None = field(default=None, validator=optional([_finite, ge(0.0), le(0.999)]))
+    training_seed: int | None = field(default=None, validator=optional([ge(0), le(MAX_SEED)]))
 
     def __attrs_post_init__(self) -> None:
         if self.shard >= self.shards:
@@ -100,15 +103,22 @@ class LearningSettings:
     def hyperparameters(self) -> dict[str, Scalar]:
         """What is set of the keys that `Task.fit` reads from its configuration."""
         chosen = {name: getattr(self, name) for name in ("epochs", "batch_size", "learning_rate", "momentum")}
+        chosen["seed"] = self.training_seed
         return {name: value for name, value in chosen.items() if value is not None}
 
 
 @frozen(kw_only=True)
 class Behaviour:
-    """The table [behaviour]: "poison" trains on flipped labels and scales its update; for experiments."""
+    """The table [behaviour]: how this node misbehaves, for demos and experiments.
+
+    "poison" trains on flipped labels, scales its update, and votes against its own judgement. Training waits
+    for `train_delay_ms` in every round that is a multiple of `delay_every`.
+    """
 
     kind: BehaviourKind = field(default="honest", validator=in_(get_args(BehaviourKind)))
     scale: float = field(default=1.0, validator=_finite)
+    train_delay_ms: int = field(default=0, validator=[ge(0), le(3_600_000)])
+    delay_every: int = field(default=1, validator=[ge(1), le(1_000_000)])
 
 
 @frozen(kw_only=True)

@@ -1,9 +1,10 @@
-"""Founding a network: a genesis, an initial model and one directory for each node, ready to be copied to its machine."""
+"""Founding a network: genesis, initial model, and a directory for each node, to be copied to its machine."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from attrs import evolve, field, frozen
 
@@ -47,7 +48,8 @@ class Plan:
     """What a network is founded from. Node i listens at `addresses[i]` and holds shard i of the task's data.
 
     `proposers` and `voters`: by default those of the network's size (docs/PROTOCOL.md section 3). `seed`
-    deals the data out and draws the initial model. `settings` overrides fields of `ProtocolParams`.
+    deals the data out and draws the initial model; `training_seeds`: see `LearningSettings`. `settings`
+    overrides fields of `ProtocolParams`.
     """
 
     task: str
@@ -61,8 +63,8 @@ class Plan:
     alpha: float = 0.5
     stake_units: int = STAKE_UNITS
     pool_units: int = 0
-    settings: Mapping[str, object] = field(factory=dict)
-    learning: Mapping[str, object] = field(factory=dict)
+    settings: Mapping[str, Any] = field(factory=dict)
+    training_seeds: tuple[int, ...] | None = None
     behaviours: Mapping[int, Behaviour] = field(factory=dict)
     psk: bytes | None = field(default=None, repr=False)
 
@@ -85,7 +87,7 @@ def network_params(plan: Plan) -> ProtocolParams:
             n_proposers=n_proposers,
             n_voters=n_voters if plan.voters is None else plan.voters,
         )
-        params = evolve(params, max_weight=_weight_bound(plan), **dict(plan.settings))
+        params = evolve(params, max_weight=_weight_bound(plan), **plan.settings)
     except (SortitionError, ParamsError, ValueError) as error:
         raise ConfigError(str(error)) from error
     if n_proposers >= plan.nodes:
@@ -133,7 +135,7 @@ def found(root: Path, plan: Plan, draw: Draw) -> tuple[NodeDirectory, ...]:
                     seed=plan.seed,
                     partition=plan.partition,
                     alpha=plan.alpha,
-                    **plan.learning,  # type: ignore[arg-type]
+                    training_seed=None if plan.training_seeds is None else plan.training_seeds[index],
                 ),
                 behaviour=plan.behaviours.get(index, Behaviour()),
                 members=members,

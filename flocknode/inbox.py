@@ -12,6 +12,10 @@ MAX_WAITING_BYTES = 32 * 2**20
 """Of one peer: a flood must not become this node's memory, and repair brings back what was dropped."""
 
 
+class InboxClosedError(Exception):
+    """No event is given any more."""
+
+
 class Inbox:
     """A FIFO of events. An answer (a timer that fired, a job that is done) can be revoked until it is taken.
 
@@ -24,6 +28,7 @@ class Inbox:
         self._answers: dict[Hashable, Event] = {}
         self._waiting_bytes: dict[PeerId, int] = {}
         self._filled = asyncio.Event()
+        self._closed = False
 
     def __len__(self) -> int:
         return len(self._queue)
@@ -52,12 +57,19 @@ class Inbox:
         """The answer to `slot`, if one waits, is not given."""
         self._answers.pop(slot, None)
 
+    def close(self) -> None:
+        """Give nothing more, whatever waits."""
+        self._closed = True
+        self._filled.set()
+
     async def get(self) -> Event:
-        """The next event; waits for one."""
+        """The next event; waits for one. Raises `InboxClosedError`."""
         while True:
-            while not self._queue:
+            while not self._queue and not self._closed:
                 self._filled.clear()
                 await self._filled.wait()
+            if self._closed:
+                raise InboxClosedError
             slot, event = self._queue.popleft()
             if slot is not None:
                 if self._answers.get(slot) is not event:

@@ -38,7 +38,7 @@ class Learner:
         weights = self._weights(job.model_digest)
         seed = int.from_bytes(job.seed[:8], "big") & MAX_SEED
         fitted, examples, _ = self.task.fit(
-            weights, {**self.hyperparameters, "seed": seed, "round": job.round}
+            weights, {"seed": seed, "round": job.round, **self.hyperparameters}
         )
         if examples < 1:
             raise TaskError(f"{self.task.name} fit: {examples} training examples")
@@ -75,4 +75,4 @@ def loss_micro(loss: float) -> int:
     """
     if isnan(loss) or loss * MICRO >= MAX_LOSS_MICRO:
         return MAX_LOSS_MICRO
-    return max(0, round(loss * MICRO))
+    return round(max(0.0, loss * MICRO))

@@ -20,7 +20,7 @@ from typing import Any, Protocol, TypeVar
 from flocknode import spool
 from flocknode.blobs import BlobStore, BlobStoreError
 from flocknode.fetcher import Fetcher
-from flocknode.inbox import Inbox
+from flocknode.inbox import Inbox, InboxClosedError
 from flocknode.jobs_runner import JobRunner, RunAggregation
 from flocknode.learner import Learner
 from flocknode.learning.task import TaskError
@@ -146,12 +146,15 @@ class Node:
             self._transport.set_members(self._members)
             await self._transport.start(self)
             async with self._group:
-                self._spawn(self._handle_events())
+                handling = self._spawn(self._handle_events())
                 if self._commands is not None:
                     self._spawn(self._hear_commands(self._commands))
                 self._log.info("ready", address=self._transport.address, peer=peer_name(self._transport.peer))
                 self.ready.set()
                 await stop.wait()
+                # The effects of the event in hand are all performed; what else is under way is given up.
+                self._inbox.close()
+                await handling
                 for task in list(self._tasks):
                     task.cancel()
             self._log.info("stopped", **self._traffic())
@@ -182,6 +185,7 @@ class Node:
     async def _hear_commands(self, directory: Path) -> None:
         while True:
             for path, transaction in await self._on_files(spool.waiting, directory):
+                # Heard twice does no harm, because a transaction has a nonce; not at all would.
                 self.command(transaction)
                 await self._on_files(path.unlink)
             await asyncio.sleep(COMMAND_INTERVAL_S)
@@ -192,7 +196,10 @@ class Node:
         loop = asyncio.get_running_loop()
         turn_began = loop.time()
         while True:
-            event = await self._inbox.get()
+            try:
+                event = await self._inbox.get()
+            except InboxClosedError:
+                return
             effects = self._engine.handle(event, int(time.monotonic() * 1000))
             if effects:
                 await self._perform(effects)
@@ -339,8 +346,9 @@ class Node:
     def _on_files(self, work: Callable[..., Result], *arguments: Any) -> Awaitable[Result]:
         return asyncio.get_running_loop().run_in_executor(self._files, work, *arguments)
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Start a task whose failure is the node's."""
         task = self._group.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from protocol.duties.contribute import payload_fits
 from protocol.duties.desk import Desk
+from protocol.envelope import Statement
 from protocol.ledger.state import LedgerState
-from protocol.messages import Contribution, DealerEvidence, Kind, Statement, Transaction
-from protocol.round import evidence_holds
+from protocol.messages import Contribution, DealerEvidence, Kind, Transaction
+from protocol.pinning import evidence_holds
 
 MAX_SLOT_ATTEMPT = 16
 NONCE_WINDOW = 16

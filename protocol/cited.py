@@ -6,7 +6,7 @@ from collections import OrderedDict
 
 from attrs import evolve
 
-from protocol.messages import Statement, open_envelope
+from protocol.envelope import Statement, open_envelope
 
 CACHE_SIZE = 4096
 

@@ -9,15 +9,15 @@ from collections.abc import Sequence
 
 from attrs import define, field
 
+from protocol.envelope import Statement
 from protocol.jobs import DisputeResult, VerifyResult
 from protocol.ledger import block as blocks
 from protocol.ledger.block import MAX_TRANSACTIONS, BlockBody, Closing, Reason
 from protocol.ledger.settlement import apply_transaction, open_round
 from protocol.ledger.state import LedgerState, Phase, PinnedAdvert
-from protocol.messages import Contribution, KeyAdvert, Kind, NamedSecret, Statement, Transaction
+from protocol.messages import Contribution, KeyAdvert, Kind, NamedSecret, Transaction
 from protocol.params import Challenge
-from protocol.pool import Pool
-from protocol.round import (
+from protocol.pinning import (
     ZERO_SEED,
     Rules,
     aggregator_silent,
@@ -32,6 +32,7 @@ from protocol.round import (
     sharers_pinned,
     uploads_missing,
 )
+from protocol.pool import Pool
 from protocol.secagg.verification import Verdict
 from protocol.tally import GAVE_UP, Tally
 

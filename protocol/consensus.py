@@ -18,7 +18,9 @@ from typing import TypeAlias
 
 from attrs import define, evolve, field, frozen
 
+from protocol.certificates import certificate_holds, more_than_third, quorum
 from protocol.codec import bounded_bytes, decode, digest, encode, int_range
+from protocol.envelope import Statement, WireError
 from protocol.ledger.block import BLOCK_BYTES, Block, decode_block
 from protocol.messages import (
     MAX_HEIGHT,
@@ -27,14 +29,9 @@ from protocol.messages import (
     CertificateNotice,
     Kind,
     Proposal,
-    Statement,
     Timeout,
     Vote,
     VotePhase,
-    WireError,
-    certificate_holds,
-    more_than_third,
-    quorum,
 )
 
 

@@ -29,6 +29,7 @@ from protocol.duties import check, results, share, zs
 from protocol.duties.advance import advance
 from protocol.duties.contribute import payload_fits
 from protocol.duties.desk import Desk
+from protocol.envelope import Statement, WireError, open_envelope
 from protocol.events import (
     BlobFailed,
     BlobReady,
@@ -66,24 +67,22 @@ from protocol.messages import (
     Proposal,
     Ready,
     SealedShares,
-    Statement,
     StatementRequest,
     Statements,
     Timeout,
     Transaction,
     Vote,
-    WireError,
     ZReply,
     ZRequest,
-    open_envelope,
 )
 from protocol.outbox import Outbox
 from protocol.params import Genesis
+from protocol.pinning import Rules
 from protocol.pool import Pool
 from protocol.progress import hard_deadline_ms
 from protocol.readiness import Readiness
 from protocol.repair import Repair
-from protocol.round import BlockError, Rules
+from protocol.round import BlockError
 from protocol.secrets import DealerPackage
 
 EARLY_MESSAGES = 64

@@ -10,12 +10,13 @@ from protocol.codec import DecodeError, decode, encode
 from protocol.consensus import Safety
 from protocol.duties import share
 from protocol.duties.desk import Desk
+from protocol.envelope import WireError, open_envelope
 from protocol.events import CancelJob, DropBlob, Effect, Persist
 from protocol.ledger.block import decode_stored_block
 from protocol.ledger.chain import Chain
 from protocol.ledger.state import LedgerState
 from protocol.local import RoundMemory
-from protocol.messages import Transaction, VoteOpening, WireError, open_envelope
+from protocol.messages import Transaction, VoteOpening
 from protocol.sharing import load_package
 
 Records = Mapping[str, Mapping[bytes, bytes]]

@@ -6,8 +6,9 @@ from attrs import define, field
 
 from protocol.compose import Findings
 from protocol.context import Index
+from protocol.envelope import Statement
 from protocol.jobs import AggregateResult, ContributeResult, DealResult, TrainResult
-from protocol.messages import Statement, VoteOpening
+from protocol.messages import VoteOpening
 from protocol.secrets import RoundSecrets
 from protocol.sharing import HeldShare, SharePackage
 

@@ -9,25 +9,20 @@ one slot are evidence of equivocation.
 
 from __future__ import annotations
 
-from collections import Counter
 from enum import IntEnum
 
 from attrs import field, frozen
 
-from protocol import keys
 from protocol.codec import (
-    DecodeError,
     bounded_bytes,
     bounded_tuple,
     bytes_of,
-    decode,
     digest,
     encode,
     int_range,
 )
 from protocol.params import MAX_NODES
 
-VERSION = 1
 MAX_ROUND = 1 << 40
 MAX_HEIGHT = 1 << 44
 MAX_VIEW = 1 << 20
@@ -39,14 +34,6 @@ _seed = bytes_of(32)
 _attempt = int_range(0, 255)
 _height = int_range(0, MAX_HEIGHT)
 _view = int_range(1, MAX_VIEW)
-
-
-class WireError(ValueError):
-    """A message was refused; `reason` is a short stable word to count by, the text says the rest."""
-
-    def __init__(self, reason: str, what: str) -> None:
-        super().__init__(f"{reason}: {what}")
-        self.reason = reason
 
 
 class Kind(IntEnum):
@@ -445,170 +432,6 @@ KIND_RULES: dict[Kind, KindRule] = {
 }
 
 
-# -- envelopes ---------------------------------------------------------------------------------
-
-
-@frozen
-class Envelope:
-    """One signed message. `payload` is bulk that the body binds by digest; it is not signed itself."""
-
-    version: int = field(validator=int_range(0, 255))
-    network: bytes = field(validator=bytes_of(32))
-    round: int = field(validator=int_range(0, MAX_ROUND))
-    kind: int = field(validator=int_range(0, 255))
-    sender: bytes = field(validator=bytes_of(32))
-    body: bytes = field(repr=False)
-    signature: bytes = field(validator=bytes_of(64), repr=False)
-    payload: bytes = field(default=b"", repr=False)
-
-
-def signing_digest(network: bytes, round_: int, kind: int, sender: bytes, body: bytes) -> bytes:
-    """What a signature covers; also the statement's id."""
-    return digest("statement", network, round_.to_bytes(8, "big"), bytes((kind,)), sender, body)
-
-
-@frozen
-class Statement:
-    """An envelope whose form and signature hold, its decoded body, and its id (the signing digest)."""
-
-    envelope: Envelope
-    body: Body
-    id: bytes
-
-    @property
-    def kind(self) -> Kind:
-        return Kind(self.envelope.kind)
-
-    @property
-    def sender(self) -> bytes:
-        return self.envelope.sender
-
-    @property
-    def round(self) -> int:
-        return self.envelope.round
-
-    @property
-    def slot(self) -> Slot:
-        return slot_of(self)
-
-    def to_bytes(self) -> bytes:
-        """As it travels, payload included."""
-        return encode(self.envelope)
-
-    def cited(self) -> bytes:
-        """As it stands in a block: without the payload."""
-        if not self.envelope.payload:
-            return encode(self.envelope)
-        e = self.envelope
-        return encode(Envelope(e.version, e.network, e.round, e.kind, e.sender, e.body, e.signature))
-
-
-@frozen(order=True)
-class Slot:
-    """Where at most one statement of a sender belongs."""
-
-    round: int
-    kind: int
-    attempt: int
-    sender: bytes
-    subject: bytes
-
-
-def slot_of(statement: Statement) -> Slot:
-    """The slot that a statement fills (docs/PROTOCOL.md section 8)."""
-    body = statement.body
-    attempt, subject = 0, b""
-    match body:
-        case Receipt():
-            attempt, subject = body.attempt, body.proposer
-        case Witness():
-            subject = body.proposer
-        case ShareRelease():
-            attempt = body.stage * 128 + body.attempt
-        case AggregateClaim():
-            attempt = body.attempt
-        case SealedVote() | VoteOpening():
-            attempt = body.ballot
-        case Complaint() | DealerEvidence():
-            subject = body.dealer
-        case ShareOpening():
-            subject = body.holder
-        case Transaction():
-            subject = body.nonce.to_bytes(8, "big")
-        case _:
-            pass
-    return Slot(statement.round, statement.envelope.kind, attempt, statement.sender, subject)
-
-
-def make_statement(
-    identity: keys.Identity, network: bytes, round_: int, kind: Kind, body: Body, payload: bytes = b""
-) -> Statement:
-    """Encode and sign."""
-    encoded = encode(body)
-    digest_ = signing_digest(network, round_, kind, identity.peer, encoded)
-    envelope = Envelope(
-        VERSION, network, round_, int(kind), identity.peer, encoded, identity.sign(digest_), payload
-    )
-    return Statement(envelope, body, digest_)
-
-
-def open_envelope(data: bytes, network: bytes, *, stripped: bool = False) -> Statement:
-    """Decode, check and verify one envelope; raises `WireError`, and nothing else, for anything else.
-
-    `stripped`: the envelope stands in a block, where the payload is left out.
-    """
-    try:
-        envelope = decode(Envelope, data, MESSAGE_BYTES)
-    except DecodeError as error:
-        raise WireError("malformed", str(error)) from None
-    if envelope.version != VERSION:
-        raise WireError("version", f"version {envelope.version}, this node speaks {VERSION}")
-    if envelope.network != network:
-        raise WireError("network", f"for network {envelope.network.hex()[:16]}")
-    try:
-        kind = Kind(envelope.kind)
-    except ValueError:
-        raise WireError("kind", f"unknown kind {envelope.kind}") from None
-    rule = KIND_RULES[kind]
-    if len(envelope.payload) > (0 if stripped else rule.payload_bytes):
-        raise WireError("oversized", f"{kind.name} with a payload of {len(envelope.payload)} bytes")
-    try:
-        body: Body = decode(rule.body, envelope.body, rule.body_bytes)
-    except DecodeError as error:
-        raise WireError("malformed", f"{kind.name}: {error}") from None
-    digest_ = signing_digest(network, envelope.round, envelope.kind, envelope.sender, envelope.body)
-    if not keys.verify(envelope.sender, digest_, envelope.signature):
-        raise WireError("signature", f"{kind.name} from {keys.short_name(envelope.sender)}")
-    return Statement(envelope, body, digest_)
-
-
 def vote_hash(network: bytes, round_: int, voter: bytes, opening: VoteOpening) -> bytes:
     """What a `SealedVote` carries for this opening."""
     return digest("sealed-vote", network, round_.to_bytes(8, "big"), voter, encode(opening))
-
-
-def certificate_holds(certificate: Certificate, network: bytes, validators: tuple[bytes, ...]) -> bool:
-    """Distinct validators, more than 2/3 of all, each with a valid signature on the very vote."""
-    voters = [voter for voter, _ in certificate.signatures]
-    if sorted(set(voters)) != voters or not set(voters) <= set(validators):
-        return False
-    if len(voters) < quorum(len(validators)):
-        return False
-    body = encode(certificate.vote)
-    return all(
-        keys.verify(voter, signing_digest(network, certificate.round, Kind.VOTE, voter, body), signature)
-        for voter, signature in certificate.signatures
-    )
-
-
-def quorum(n: int) -> int:
-    """The least count that is more than 2/3 of n."""
-    return 2 * n // 3 + 1
-
-
-def more_than_third(n: int) -> int:
-    """The least count that is more than 1/3 of n."""
-    return n // 3 + 1
-
-
-RejectCounts = Counter[str]

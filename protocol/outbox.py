@@ -5,9 +5,10 @@ from __future__ import annotations
 from attrs import define, field
 
 from protocol import durable
+from protocol.envelope import Statement, make_statement
 from protocol.events import Broadcast, Effect, Notify, Persist, Send
 from protocol.keys import Identity
-from protocol.messages import Body, Kind, Statement, make_statement
+from protocol.messages import Body, Kind
 from protocol.pool import Pool
 
 

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 from attrs import define, field
 
-from protocol.messages import Kind, Slot, Statement, slot_of
+from protocol.envelope import Slot, Statement, slot_of
+from protocol.messages import Kind
 
 
 @define(eq=False)

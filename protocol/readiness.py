@@ -11,11 +11,12 @@ from protocol.codec import encode
 from protocol.compose import compose
 from protocol.consensus import Agreement
 from protocol.duties.desk import Desk
+from protocol.envelope import Statement
 from protocol.events import Millis, SetTimer
 from protocol.ledger import block as blocks
 from protocol.ledger.block import Block
 from protocol.ledger.chain import Chain
-from protocol.messages import Kind, Ready, Statement
+from protocol.messages import Kind, Ready
 from protocol.progress import (
     GAVE_UP_DEADLINES,
     Progress,

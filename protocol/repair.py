@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterable, Iterator
 from protocol.codec import encode
 from protocol.duties import share
 from protocol.duties.desk import Desk
+from protocol.envelope import Statement
 from protocol.ledger.block import StoredBlock
-from protocol.messages import BlockRequest, Blocks, Have, Held, Kind, Statement, StatementRequest, Statements
+from protocol.messages import BlockRequest, Blocks, Have, Held, Kind, StatementRequest, Statements
 from protocol.outbox import Outbox
 from protocol.tally import bitmap, members_of
 

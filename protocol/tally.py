@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Set
 
-from protocol.messages import Held, Kind, Ready, more_than_third, quorum
+from protocol.certificates import more_than_third, quorum
+from protocol.messages import Held, Kind, Ready
 
 LATE = 1
 """The hard deadline of the phase has passed."""

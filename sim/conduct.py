@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from attrs import define, field
 
 from protocol.codec import decode
+from protocol.envelope import Envelope, Slot, Statement, slot_of
 from protocol.events import Broadcast, Effect, Persist, Send
 from protocol.ledger.block import (
     BlockKind,
@@ -23,16 +24,12 @@ from protocol.messages import (
     MESSAGE_BYTES,
     STATEMENT_KINDS,
     Body,
-    Envelope,
     Kind,
     ReleaseStage,
     ShareRelease,
-    Slot,
-    Statement,
     Timeout,
     Vote,
     VotePhase,
-    slot_of,
 )
 from protocol.sharing import ShareKind
 from sim.invariants import BLOCK_BUCKET, InvariantError

@@ -7,12 +7,13 @@ from typing import Any
 
 import attrs
 
-from protocol.codec import DecodeError, decode
+from flocknode.observe.statements import open_statement
+from protocol.codec import DecodeError
 from protocol.keys import KEY_BYTES, peer_name, short_name
 from protocol.ledger import block as blocks
 from protocol.ledger.block import Block, StoredBlock, decode_body
 from protocol.ledger.economy import UNITS
-from protocol.messages import KIND_RULES, MESSAGE_BYTES, Envelope, Held, Kind, VoteOpening
+from protocol.messages import KIND_RULES, Held, Kind, VoteOpening
 from protocol.secagg.verification import Verdict
 
 _PEERS = {"peer", "sender", "leader", "proposer", "dealer", "missing", "guilty_checks"}
@@ -105,32 +106,22 @@ def _ruling(body: blocks.DisputeBody) -> str:
 
 
 def _vote(data: bytes) -> str:
-    envelope, body = _open(data)
+    envelope, body = open_statement(data)
     assert isinstance(body, VoteOpening)
     return f"{short_name(envelope.sender)} {body.vote:+d}"
 
 
 def _senders(statements: tuple[bytes, ...]) -> str:
-    return _short(tuple(_open(data)[0].sender for data in statements))
+    return _short(tuple(open_statement(data)[0].sender for data in statements))
 
 
 def _short(peers: tuple[bytes, ...]) -> str:
     return " ".join(short_name(peer) for peer in peers)
 
 
-def _open(data: bytes) -> tuple[Envelope, Any]:
-    """An envelope and its body, without a look at the signature; raises `DecodeError`."""
-    envelope = decode(Envelope, data, MESSAGE_BYTES)
-    try:
-        rule = KIND_RULES[Kind(envelope.kind)]
-    except ValueError:
-        raise DecodeError(f"unknown kind {envelope.kind}", "Envelope.kind") from None
-    return envelope, decode(rule.body, envelope.body, rule.body_bytes)
-
-
 def _statement(data: bytes) -> object:
     try:
-        envelope, body = _open(data)
+        envelope, body = open_statement(data)
     except DecodeError as error:
         return {"undecodable": data.hex(), "why": str(error)}
     return {
@@ -142,7 +133,8 @@ def _statement(data: bytes) -> object:
 
 
 def _fields(record: Any) -> dict[str, Any]:
-    return {field.name: _plain(field.name, getattr(record, field.name)) for field in attrs.fields(type(record))}
+    names = [field.name for field in attrs.fields(type(record))]
+    return {name: _plain(name, getattr(record, name)) for name in names}
 
 
 def _plain(name: str, value: Any) -> Any:

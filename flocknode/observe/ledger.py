@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from attrs import frozen
@@ -31,7 +31,7 @@ class Step:
 
 @frozen
 class LedgerEnd:
-    """Where a ledger ends: the hash of its last block (of an empty one: the network id), and the state there."""
+    """Where a ledger ends: the hash of its last block (the network id where there is none), and the state."""
 
     head: bytes
     state: LedgerState
@@ -101,7 +101,7 @@ def genesis_end(genesis: Genesis) -> LedgerEnd:
     return LedgerEnd(genesis_head(genesis.network), genesis_state(genesis))
 
 
-def end_of(genesis: Genesis, steps: list[Step]) -> LedgerEnd:
+def end_of(genesis: Genesis, steps: Sequence[Step]) -> LedgerEnd:
     """Where a ledger that consists of these steps ends."""
     if not steps:
         return genesis_end(genesis)

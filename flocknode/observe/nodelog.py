@@ -6,11 +6,13 @@ import json
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from attrs import define, field, frozen
 
 from flocknode.observe.log import LOG_FILE
+
+SCORES: Final[tuple[str, ...]] = ("loss", "accuracy", "balanced_accuracy", "auroc")
 
 
 @frozen
@@ -92,11 +94,7 @@ class NodeLog:
                     )
                 self._last, self.height = moment, entry["height"]
             case "evaluation":
-                scores = {
-                    name: float(entry[name])
-                    for name in ("loss", "accuracy", "balanced_accuracy", "auroc")
-                    if name in entry
-                }
+                scores = {name: float(entry[name]) for name in SCORES if name in entry}
                 self.evaluations[entry["round"]] = Evaluation(entry["num_examples"], scores)
             case _:
                 pass

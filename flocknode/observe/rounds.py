@@ -62,7 +62,7 @@ class RoundRecord:
 
     @property
     def dropped(self) -> tuple[bytes, ...]:
-        """Proposers that are not in the last set that the round pinned: U2, else U1; all if there was none."""
+        """Proposers outside the last set that the round pinned: U2, else U1; all if there was none."""
         survivors = self.contributors or self.sharers
         return tuple(peer for peer in self.proposers if peer not in survivors)
 
@@ -130,4 +130,5 @@ def _opened_votes(step: Step) -> dict[bytes, int]:
 
 def _changes(before: LedgerState, after: LedgerState) -> dict[bytes, int]:
     old = before.stakes
-    return {peer: units - old.get(peer, 0) for peer, units in after.stakes.items() if units != old.get(peer, 0)}
+    changes = {peer: units - old.get(peer, 0) for peer, units in after.stakes.items()}
+    return {peer: change for peer, change in changes.items() if change}

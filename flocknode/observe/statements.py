@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from protocol.codec import DecodeError, decode
-from protocol.messages import KIND_RULES, MESSAGE_BYTES, Envelope, Kind
+from protocol.envelope import Envelope
+from protocol.messages import KIND_RULES, MESSAGE_BYTES, Kind
 
 
 def open_statement(data: bytes) -> tuple[Envelope, Any]:

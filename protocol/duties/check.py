@@ -10,15 +10,9 @@ from protocol.jobs import (
 )
 from protocol.ledger.block import BallotBody
 from protocol.ledger.state import PinnedContribution
-from protocol.messages import (
-    Kind,
-    Reveal,
-)
+from protocol.messages import Kind, Reveal
 from protocol.params import Challenge
-from protocol.round import (
-    check_seed_matches,
-    z_root_from,
-)
+from protocol.pinning import check_seed_matches, z_root_from
 from protocol.secagg.verification import Verdict
 from protocol.sharing import (
     DealerFault,

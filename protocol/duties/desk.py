@@ -16,11 +16,8 @@ from protocol.ledger.state import LedgerState, Phase, RoundState
 from protocol.local import PhaseClock, RoundMemory
 from protocol.outbox import Outbox
 from protocol.params import Setup
+from protocol.pinning import Rules, round_context
 from protocol.pool import Pool
-from protocol.round import (
-    Rules,
-    round_context,
-)
 from protocol.secrets import (
     DealerPackage,
     RoundSecrets,

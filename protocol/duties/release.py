@@ -6,17 +6,9 @@ from protocol.codec import encode
 from protocol.duties.desk import Desk
 from protocol.events import Penalise
 from protocol.ledger.state import Phase
-from protocol.messages import (
-    DealerEvidence,
-    Kind,
-    ReleasedShare,
-    ReleaseStage,
-    ShareRelease,
-)
+from protocol.messages import DealerEvidence, Kind, ReleasedShare, ReleaseStage, ShareRelease
 from protocol.params import Masking
-from protocol.round import (
-    pinned_value,
-)
+from protocol.pinning import pinned_value
 from protocol.sharing import (
     DealerFault,
     HeldShare,

@@ -8,14 +8,7 @@ from protocol.duties.desk import Desk
 from protocol.jobs import (
     DealJob,
 )
-from protocol.messages import (
-    Complaint,
-    KeyAdvert,
-    Kind,
-    SealedShares,
-    ShareBundle,
-    ShareOpening,
-)
+from protocol.messages import Complaint, KeyAdvert, Kind, SealedShares, ShareBundle, ShareOpening
 from protocol.secrets import (
     secret_hash,
 )

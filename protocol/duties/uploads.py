@@ -8,12 +8,7 @@ from protocol.jobs import (
     CheckUploadJob,
 )
 from protocol.ledger.state import Phase
-from protocol.messages import (
-    Contribution,
-    Kind,
-    Receipt,
-    Witness,
-)
+from protocol.messages import Contribution, Kind, Receipt, Witness
 
 
 def take_uploads(desk: Desk) -> None:

@@ -11,12 +11,7 @@ from protocol.jobs import (
     EvaluateJob,
     EvaluateResult,
 )
-from protocol.messages import (
-    Kind,
-    SealedVote,
-    VoteOpening,
-    vote_hash,
-)
+from protocol.messages import Kind, SealedVote, VoteOpening, vote_hash
 
 VOTE_FOR, ABSTAIN, VOTE_AGAINST = 1, 0, -1
 

@@ -8,15 +8,9 @@ from protocol.duties.desk import Desk
 from protocol.duties.share import take_z
 from protocol.events import Penalise
 from protocol.ledger.state import Phase
-from protocol.messages import (
-    Kind,
-    ZReply,
-    ZRequest,
-)
+from protocol.messages import Kind, ZReply, ZRequest
 from protocol.params import Setup
-from protocol.round import (
-    z_root_from,
-)
+from protocol.pinning import z_root_from
 from protocol.secrets import (
     dealt_z_root,
 )

@@ -6,11 +6,14 @@ from collections.abc import Callable, Iterator
 
 from attrs import define, field
 
+from protocol.certificates import certificate_holds
+from protocol.envelope import Statement, open_envelope
 from protocol.ledger.block import Block, StoredBlock
 from protocol.ledger.state import LedgerState, genesis_state
-from protocol.messages import Statement, VotePhase, certificate_holds, open_envelope
+from protocol.messages import VotePhase
 from protocol.params import Genesis
-from protocol.round import BlockError, Opener, Rules, apply_block
+from protocol.pinning import Rules
+from protocol.round import BlockError, Opener, apply_block
 
 
 class ChainError(ValueError):

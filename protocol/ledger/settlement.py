@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from attrs import evolve, frozen
 
 from protocol.codec import digest
+from protocol.envelope import Statement
 from protocol.ledger.economy import (
     Settlement,
     round_winners,
@@ -29,7 +30,7 @@ from protocol.ledger.state import (
     RoundState,
     active_validators,
 )
-from protocol.messages import Statement, Transaction, TransactionKind
+from protocol.messages import Transaction, TransactionKind
 from protocol.params import ProtocolParams
 from protocol.sortition import assign_roles, threshold
 

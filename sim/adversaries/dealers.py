@@ -9,10 +9,11 @@ from protocol.algebra import field as fp
 from protocol.algebra import shamir
 from protocol.codec import digest, encode
 from protocol.context import RoundContext
+from protocol.envelope import Statement
 from protocol.events import Broadcast, Effect, Event, Send
 from protocol.jobs import DealJob, DealResult, Job, JobResult
 from protocol.keys import AgreementKey
-from protocol.messages import KeyAdvert, Kind, SealedShares, Statement
+from protocol.messages import KeyAdvert, Kind, SealedShares
 from protocol.secrets import RoundSecrets, round_bytes
 from protocol.sharing import (
     SHARE_BYTES,

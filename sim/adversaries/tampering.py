@@ -9,20 +9,11 @@ from __future__ import annotations
 from attrs import define, field
 
 from protocol.codec import decode
+from protocol.envelope import Envelope, Statement, make_statement, signing_digest
 from protocol.events import Broadcast, Effect, Event, JobDone, Received, RunJob, Send
 from protocol.jobs import Job, JobResult
 from protocol.keys import Identity
-from protocol.messages import (
-    KIND_RULES,
-    MESSAGE_BYTES,
-    Body,
-    Envelope,
-    Kind,
-    Statement,
-    Statements,
-    make_statement,
-    signing_digest,
-)
+from protocol.messages import KIND_RULES, MESSAGE_BYTES, Body, Kind, Statements
 from sim.filters import Filter
 
 

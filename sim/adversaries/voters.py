@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from attrs import define
 
+from protocol.envelope import Statement
 from protocol.jobs import EvaluateResult, Job, JobResult
-from protocol.messages import Kind, Statement
+from protocol.messages import Kind
 from sim.adversaries.tampering import JobTampering, StatementTampering
 
 

@@ -19,7 +19,8 @@ from protocol.codec import decode, encode
 from protocol.events import Broadcast, Effect, Send
 from protocol.keys import Identity
 from protocol.ledger.block import decode_block
-from protocol.messages import MAX_VIEW, MESSAGE_BYTES, Envelope, Kind, Proposal, Timeout, make_statement
+from protocol.envelope import Envelope, make_statement
+from protocol.messages import (MAX_VIEW, MESSAGE_BYTES, Kind, Proposal, Timeout)
 from sim.conduct import Conduct
 from sim.filters import Filter
 from sim.founding import build_world, seeded_bytes

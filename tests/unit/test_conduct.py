@@ -19,21 +19,8 @@ from protocol.ledger.block import (
     SetupBody,
     StoredBlock,
 )
-from protocol.messages import (
-    Body,
-    Certificate,
-    Contribution,
-    Kind,
-    ReleasedShare,
-    ReleaseStage,
-    Reveal,
-    SealedVote,
-    ShareRelease,
-    Timeout,
-    Vote,
-    VotePhase,
-    make_statement,
-)
+from protocol.envelope import make_statement
+from protocol.messages import (Body, Certificate, Contribution, Kind, ReleasedShare, ReleaseStage, Reveal, SealedVote, ShareRelease, Timeout, Vote, VotePhase)
 from sim.conduct import Conduct
 from sim.invariants import InvariantError
 from sim.node import Node

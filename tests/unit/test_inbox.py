@@ -6,17 +6,18 @@ import pytest
 
 from flocknode import inbox as inbox_module
 from flocknode.inbox import Inbox
-from protocol.events import PeerUp, Received, TimerFired
+from protocol.events import PeerDown, PeerUp, Received, TimerFired
 
 PEER, OTHER = b"p" * 32, b"o" * 32
 
 
 async def drain(inbox: Inbox) -> list[object]:
+    """All that is given up to here."""
+    end = PeerDown(bytes(32))
+    inbox.put(end)
     events: list[object] = []
-    with pytest.raises(TimeoutError):
-        async with asyncio.timeout(0.01):
-            while True:
-                events.append(await inbox.get())
+    while (event := await inbox.get()) is not end:
+        events.append(event)
     return events
 
 

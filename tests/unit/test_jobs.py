@@ -19,7 +19,7 @@ from protocol.checkpoint import (
 )
 from protocol.codec import digest
 from protocol.context import JobError
-from protocol.jobs import AggregateResult, ContributeResult, VerifyJob
+from protocol.jobs import AggregateResult, CheckUploadJob, CheckUploadResult, ContributeResult, VerifyJob
 from protocol.params import (
     Challenge,
     CommitmentScheme,
@@ -502,6 +502,10 @@ def test_uploads_and_commitments_are_checked_for_form(params: ProtocolParams) ->
     for data in (b"", result.upload[:-1], result.upload + b"\0", b"\xff" * len(result.upload)):
         with pytest.raises(UploadError, match="upload"):
             check_upload(params, data)
+        job = CheckUploadJob(round_.context, round_.put(data))
+        assert jobs.run(job, round_.read) == CheckUploadResult(job.upload_digest, False)
+    whole = CheckUploadJob(round_.context, result.upload_digest)
+    assert jobs.run(whole, round_.read) == CheckUploadResult(result.upload_digest, True)
     with pytest.raises(UploadError, match="commitment"):
         check_commitment(params, result.commitment[4:])
 

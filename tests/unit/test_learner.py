@@ -1,4 +1,4 @@
-"""The learner's jobs: updates, losses as votes carry them, and what becomes of a model that cannot be judged."""
+"""The learner's jobs: updates, losses as votes carry them, and models that cannot be judged."""
 
 from collections.abc import Mapping
 

@@ -35,6 +35,7 @@ from protocol.sharing import (
     box_associated,
     check_package,
     fault_holds,
+    load_package,
     open_box,
     rebuild,
     rebuild_many,
@@ -234,6 +235,8 @@ def test_malformed_packages_are_refused() -> None:
     dealing = round_.deal(0)
     package = open_box(context, 0, 1, round_.secrets[1].seal_secret, dealing.boxes[1], dealing.roots)
     assert check_package(context, 0, 1, encode(package), dealing.roots) == package
+    assert load_package(encode(package)) == package
+    assert load_package(encode(package)[:-1]) is None
     smuggled = evolve(package, shares=(package.shares[0], package.shares[0], package.shares[2]))
     long_proof = evolve(package, proofs=(package.proofs[0] * 5, (), package.proofs[2]))
     for data in (b"", b"\x93", encode(package) + b"\x00", encode(smuggled), encode(long_proof)):
@@ -253,7 +256,9 @@ def test_low_order_seal_key_costs_its_owner_the_box_and_nobody_else() -> None:
 @pytest.mark.parametrize("kind", list(ShareKind))
 def test_garbage_shares_prove_the_dealer_guilty_whoever_releases(kind: ShareKind) -> None:
     round_ = network_of()
-    faulty_dealing(round_, 3, kind, {5})
+    dealing = faulty_dealing(round_, 3, kind, {5})
+    # A dealer that reveals the secret it pinned is found out as well, before anyone needs a share.
+    assert share_root(round_.context, 3, kind, secret_of(round_, 3, kind)) != dealing.roots[kind]
     # With the bad share, and without it: then the secret comes out right, but its dealing has another root.
     for holders in ([2, 3, 4, 5, 6], [0, 1, 2, 3, 4]):
         wanted = round_.pinned_shares(3, kind, holders)

@@ -1,0 +1,72 @@
+"""What the nodes of a demo are founded from: all of it follows from the options and their seed."""
+
+from __future__ import annotations
+
+import socket
+from contextlib import ExitStack
+
+from flocknode.config import Behaviour
+from flocknode.demo.options import POISON_SCALE, DemoOptions
+from flocknode.founding import Draw, Plan
+from protocol.codec import digest
+from protocol.params import MICRO
+
+DROP_EVERY = 2
+"""Proposers are killed in every second round."""
+
+DROP_DELAY_MS = 2_000
+"""How long training takes in those rounds: long enough for a kill to land between sharing and uploading."""
+
+REWARD_UNITS = 10 * MICRO
+"""What each round pays out of the task creator's pool."""
+
+HOST = "127.0.0.1"
+
+
+def plan_of(options: DemoOptions) -> Plan:
+    """The network of a demo, on ports that are free now."""
+    n_proposers, n_voters = options.roles
+    return Plan(
+        name="demo",
+        task=options.task,
+        addresses=tuple(f"/ip4/{HOST}/tcp/{port}" for port in free_ports(options.nodes)),
+        profile=options.profile,
+        proposers=n_proposers,
+        voters=n_voters,
+        seed=options.seed,
+        pool_units=REWARD_UNITS * options.rounds,
+        settings={"pool_rounds": options.rounds},
+        training_seeds=tuple(training_seed(options.seed, index) for index in range(options.nodes)),
+        behaviours={index: behaviour_of(options, index) for index in range(options.nodes)},
+    )
+
+
+def behaviour_of(options: DemoOptions, index: int) -> Behaviour:
+    """The last `poison` nodes poison; where proposers are to be dropped, all train slowly in those rounds."""
+    slow = {"train_delay_ms": DROP_DELAY_MS, "delay_every": DROP_EVERY} if options.drop else {}
+    if index >= options.nodes - options.poison:
+        return Behaviour(kind="poison", scale=POISON_SCALE, **slow)
+    return Behaviour(**slow)
+
+
+def training_seed(seed: int, index: int) -> int:
+    """What orders the samples of node `index`."""
+    return int.from_bytes(digest("demo training", seed.to_bytes(8, "big"), bytes((index,)))[:4], "big")
+
+
+def seeded_draw(seed: int) -> Draw:
+    """Keys and beacon of a run that is to be repeated: fit for a demo on one machine, and for nothing else."""
+
+    def draw(label: str) -> bytes:
+        return digest("demo", seed.to_bytes(8, "big"), label.encode())
+
+    return draw
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports on which nothing listens now."""
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for bound in sockets:
+            bound.bind((HOST, 0))
+        return [bound.getsockname()[1] for bound in sockets]

@@ -1,0 +1,169 @@
+"""Signed envelopes, and the statements inside them (docs/PROTOCOL.md section 8)."""
+
+from __future__ import annotations
+
+from attrs import field, frozen
+
+from protocol import keys
+from protocol.codec import DecodeError, bytes_of, decode, digest, encode, int_range
+from protocol.messages import (
+    KIND_RULES,
+    MAX_ROUND,
+    MESSAGE_BYTES,
+    AggregateClaim,
+    Body,
+    Complaint,
+    DealerEvidence,
+    Kind,
+    Receipt,
+    SealedVote,
+    ShareOpening,
+    ShareRelease,
+    Transaction,
+    VoteOpening,
+    Witness,
+)
+
+VERSION = 1
+
+
+class WireError(ValueError):
+    """A message was refused; `reason` is a short stable word to count by, the text says the rest."""
+
+    def __init__(self, reason: str, what: str) -> None:
+        super().__init__(f"{reason}: {what}")
+        self.reason = reason
+
+
+@frozen
+class Envelope:
+    """One signed message. `payload` is bulk that the body binds by digest; it is not signed itself."""
+
+    version: int = field(validator=int_range(0, 255))
+    network: bytes = field(validator=bytes_of(32))
+    round: int = field(validator=int_range(0, MAX_ROUND))
+    kind: int = field(validator=int_range(0, 255))
+    sender: bytes = field(validator=bytes_of(32))
+    body: bytes = field(repr=False)
+    signature: bytes = field(validator=bytes_of(64), repr=False)
+    payload: bytes = field(default=b"", repr=False)
+
+
+def signing_digest(network: bytes, round_: int, kind: int, sender: bytes, body: bytes) -> bytes:
+    """What a signature covers; also the statement's id."""
+    return digest("statement", network, round_.to_bytes(8, "big"), bytes((kind,)), sender, body)
+
+
+@frozen
+class Statement:
+    """An envelope whose form and signature hold, its decoded body, and its id (the signing digest)."""
+
+    envelope: Envelope
+    body: Body
+    id: bytes
+
+    @property
+    def kind(self) -> Kind:
+        return Kind(self.envelope.kind)
+
+    @property
+    def sender(self) -> bytes:
+        return self.envelope.sender
+
+    @property
+    def round(self) -> int:
+        return self.envelope.round
+
+    @property
+    def slot(self) -> Slot:
+        return slot_of(self)
+
+    def to_bytes(self) -> bytes:
+        """As it travels, payload included."""
+        return encode(self.envelope)
+
+    def cited(self) -> bytes:
+        """As it stands in a block: without the payload."""
+        if not self.envelope.payload:
+            return encode(self.envelope)
+        e = self.envelope
+        return encode(Envelope(e.version, e.network, e.round, e.kind, e.sender, e.body, e.signature))
+
+
+@frozen(order=True)
+class Slot:
+    """Where at most one statement of a sender belongs."""
+
+    round: int
+    kind: int
+    attempt: int
+    sender: bytes
+    subject: bytes
+
+
+def slot_of(statement: Statement) -> Slot:
+    """The slot that a statement fills (docs/PROTOCOL.md section 8)."""
+    body = statement.body
+    attempt, subject = 0, b""
+    match body:
+        case Receipt():
+            attempt, subject = body.attempt, body.proposer
+        case Witness():
+            subject = body.proposer
+        case ShareRelease():
+            attempt = body.stage * 128 + body.attempt
+        case AggregateClaim():
+            attempt = body.attempt
+        case SealedVote() | VoteOpening():
+            attempt = body.ballot
+        case Complaint() | DealerEvidence():
+            subject = body.dealer
+        case ShareOpening():
+            subject = body.holder
+        case Transaction():
+            subject = body.nonce.to_bytes(8, "big")
+        case _:
+            pass
+    return Slot(statement.round, statement.envelope.kind, attempt, statement.sender, subject)
+
+
+def make_statement(
+    identity: keys.Identity, network: bytes, round_: int, kind: Kind, body: Body, payload: bytes = b""
+) -> Statement:
+    """Encode and sign."""
+    encoded = encode(body)
+    digest_ = signing_digest(network, round_, kind, identity.peer, encoded)
+    envelope = Envelope(
+        VERSION, network, round_, int(kind), identity.peer, encoded, identity.sign(digest_), payload
+    )
+    return Statement(envelope, body, digest_)
+
+
+def open_envelope(data: bytes, network: bytes, *, stripped: bool = False) -> Statement:
+    """Decode, check and verify one envelope; raises `WireError`, and nothing else, for anything else.
+
+    `stripped`: the envelope stands in a block, where the payload is left out.
+    """
+    try:
+        envelope = decode(Envelope, data, MESSAGE_BYTES)
+    except DecodeError as error:
+        raise WireError("malformed", str(error)) from None
+    if envelope.version != VERSION:
+        raise WireError("version", f"version {envelope.version}, this node speaks {VERSION}")
+    if envelope.network != network:
+        raise WireError("network", f"for network {envelope.network.hex()[:16]}")
+    try:
+        kind = Kind(envelope.kind)
+    except ValueError:
+        raise WireError("kind", f"unknown kind {envelope.kind}") from None
+    rule = KIND_RULES[kind]
+    if len(envelope.payload) > (0 if stripped else rule.payload_bytes):
+        raise WireError("oversized", f"{kind.name} with a payload of {len(envelope.payload)} bytes")
+    try:
+        body: Body = decode(rule.body, envelope.body, rule.body_bytes)
+    except DecodeError as error:
+        raise WireError("malformed", f"{kind.name}: {error}") from None
+    digest_ = signing_digest(network, envelope.round, envelope.kind, envelope.sender, envelope.body)
+    if not keys.verify(envelope.sender, digest_, envelope.signature):
+        raise WireError("signature", f"{kind.name} from {keys.short_name(envelope.sender)}")
+    return Statement(envelope, body, digest_)

@@ -1,0 +1,239 @@
+"""What the Readys of a block pin, and what must fit what was pinned (docs/PROTOCOL.md section 3).
+
+Pure predicates and selections: `protocol.round` demands them of a block, `protocol.compose` makes blocks
+by them, and a node's duties look at the world through them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from attrs import frozen
+
+from protocol import keys
+from protocol.certificates import more_than_third
+from protocol.codec import DecodeError, decode
+from protocol.context import RoundContext
+from protocol.envelope import Statement
+from protocol.ledger.settlement import least_sharers
+from protocol.ledger.state import (
+    LedgerState,
+)
+from protocol.messages import AggregateClaim, DealerEvidence, Kind, Receipt, Witness
+from protocol.params import Masking, ProtocolParams, Setup
+from protocol.secagg.masking import graph_degree, surviving_neighbours_ok
+from protocol.secrets import joint_z_root, secret_hash, z_root_hash
+from protocol.sharing import DealerFault, ShareKind, fault_holds
+from protocol.tally import Tally
+
+ZERO_SEED = bytes(32)
+
+
+@frozen
+class Rules:
+    """The network's rules: parameters and network id."""
+
+    params: ProtocolParams
+    network: bytes
+
+
+# -- what Readys pin ------------------------------------------------------------------------------
+
+
+def sharers_pinned(state: LedgerState, tally: Tally) -> tuple[bytes, ...]:
+    """U1: the bundle is held by more than 1/3 of all, a valid share by at least T holders."""
+    learning = state.learning
+    proposers = set(learning.proposers)
+    return tuple(
+        peer
+        for peer in tally.attested(Kind.SHARE_BUNDLE)
+        if peer in proposers and tally.count(Kind.SEALED_SHARES, peer, among=proposers) >= learning.threshold
+    )
+
+
+def contributors_pinned(state: LedgerState, tally: Tally) -> tuple[bytes, ...]:
+    """U2: in U1, the contribution held by more than 1/3 of all, and so its receipt or its witnesses."""
+    sharers = {bundle.peer for bundle in state.learning.sharers}
+    vouched = {*tally.attested(Kind.RECEIPT), *tally.attested(Kind.WITNESS)}
+    return tuple(peer for peer in tally.attested(Kind.CONTRIBUTION) if peer in sharers and peer in vouched)
+
+
+def enough_sharers(state: LedgerState, sharers: Sequence[bytes]) -> bool:
+    return len(sharers) >= least_sharers(len(state.learning.proposers))
+
+
+def enough_contributors(state: LedgerState, contributors: Sequence[bytes]) -> bool:
+    """|U2| >= T, at least three; above 256 sharers each keeps more than 2k/3 of its mask neighbours."""
+    learning = state.learning
+    if len(contributors) < least_sharers(len(learning.proposers)):
+        return False
+    sharers = [bundle.peer for bundle in learning.sharers]
+    degree = graph_degree(len(sharers))
+    if degree is None:
+        return True
+    survivors = {sharers.index(peer) for peer in contributors}
+    return surviving_neighbours_ok(len(sharers), state.beacon, degree, survivors)
+
+
+def aggregator_silent(tally: Tally) -> bool:
+    """A late quorum, and no sum that so many hold that the rest could still fetch it."""
+    return tally.is_late() and tally.no_blob_gathers
+
+
+def attempts_left(state: LedgerState, params: ProtocolParams) -> bool:
+    roles = state.learning.roles
+    assert roles is not None
+    return state.learning.attempt + 1 < min(params.max_attempts, len(roles.aggregators))
+
+
+def uploads_missing(state: LedgerState, tally: Tally) -> tuple[bytes, ...]:
+    """Members of U2 whose upload is held by no more than 1/3 of all."""
+    return tuple(
+        contribution.peer
+        for contribution in state.learning.contributors
+        if not tally.held_by_third(contribution.upload_digest)
+    )
+
+
+def sealed_votes_pinned(state: LedgerState, tally: Tally) -> tuple[bytes, ...]:
+    """Voters whose sealed vote more than 1/3 of all hold."""
+    return tuple(peer for peer in tally.attested(Kind.SEALED_VOTE) if peer in state.learning.voters)
+
+
+def openings_pinned(state: LedgerState, tally: Tally) -> tuple[bytes, ...]:
+    """Those who sealed a vote and whose opening more than 1/3 of all hold."""
+    sealed = {vote.peer for vote in state.learning.sealed_votes}
+    return tuple(peer for peer in tally.attested(Kind.VOTE_OPENING) if peer in sealed)
+
+
+# -- what must fit --------------------------------------------------------------------------------
+
+
+def pinned_value(state: LedgerState, dealer: bytes, kind: ShareKind) -> tuple[bytes, bytes] | None:
+    """(Merkle root, pinned hash or public key) of a dealer's secret of this kind; None outside U1."""
+    bundle = next((b for b in state.learning.sharers if b.peer == dealer), None)
+    advert = state.learning.advert_of(dealer)
+    if bundle is None or advert is None:
+        return None
+    pinned = {
+        ShareKind.MASK: advert.mask_public,
+        ShareKind.SELF: bundle.hash_self,
+        ShareKind.CHECK: bundle.hash_check,
+    }[kind]
+    return bundle.share_roots[kind], pinned
+
+
+def check_seed_matches(state: LedgerState, rules: Rules, peer: bytes, seed: bytes) -> bool:
+    """Does H(rho_i), pinned in the setup block, fit?"""
+    bundle = next((b for b in state.learning.sharers if b.peer == peer), None)
+    return bundle is not None and bundle.hash_check == secret_hash(
+        "check", rules.network, state.round, peer, seed
+    )
+
+
+def z_root_from(state: LedgerState, rules: Rules, zs: Sequence[bytes]) -> bytes | None:
+    """H(z_1..z_n) if every z_i fits its pinned hash (dealer: if most of U2 pinned this z root), else None."""
+    learning = state.learning
+    if rules.params.setup is Setup.DEALER:
+        if len(zs) != 1:
+            return None
+        pinned = z_root_hash(rules.network, state.round, zs[0])
+        agreeing = sum(contribution.hash_z == pinned for contribution in learning.contributors)
+        return zs[0] if 2 * agreeing > len(learning.contributors) else None
+    if len(zs) != len(learning.sharers):
+        return None
+    for bundle, z in zip(learning.sharers, zs, strict=True):
+        if secret_hash("z", rules.network, state.round, bundle.peer, z) != bundle.hash_z:
+            return None
+    return joint_z_root(rules.network, state.round, zs)
+
+
+def claim_matches(state: LedgerState, rules: Rules, statement: Statement) -> bool:
+    """Is it the active aggregator's, with one fitting secret for each member of U2, and of U1 without U2?"""
+    body, learning = statement.body, state.learning
+    if not isinstance(body, AggregateClaim) or statement.sender != learning.aggregator:
+        return False
+    if body.attempt != learning.attempt or statement.round != state.round:
+        return False
+    contributors = tuple(contribution.peer for contribution in learning.contributors)
+    dropped = tuple(b.peer for b in learning.sharers if b.peer not in contributors)
+    double = rules.params.masking is Masking.DOUBLE
+    if tuple(entry.peer for entry in body.self_seeds) != (contributors if double else ()):
+        return False
+    if tuple(entry.peer for entry in body.mask_secrets) != dropped:
+        return False
+    bundles = {bundle.peer: bundle for bundle in learning.sharers}
+    adverts = {advert.peer: advert for advert in learning.adverts}
+    return all(
+        secret_hash("self", rules.network, state.round, entry.peer, entry.secret)
+        == bundles[entry.peer].hash_self
+        for entry in body.self_seeds
+    ) and all(
+        keys.agreement_public(entry.secret) == adverts[entry.peer].mask_public for entry in body.mask_secrets
+    )
+
+
+def evidence_holds(state: LedgerState, rules: Rules, statement: Statement) -> bool:
+    """Do these shares prove that the dealer's pinned dealing was garbage?"""
+    body = statement.body
+    if not isinstance(body, DealerEvidence) or statement.round != state.round:
+        return False
+    try:
+        fault = decode(DealerFault, body.fault, 1 << 20)
+    except DecodeError:
+        return False
+    proposers = state.learning.proposers
+    if not 0 <= fault.dealer < len(proposers) or proposers[fault.dealer] != body.dealer:
+        return False
+    pinned = pinned_value(state, body.dealer, ShareKind(fault.kind))
+    return pinned is not None and fault_holds(round_context(state, rules), fault, *pinned)
+
+
+def is_receipted(
+    state: LedgerState, proposer: bytes, upload_digest: bytes, vouchers: Iterable[Statement]
+) -> bool:
+    """Did the active aggregator sign for this upload?"""
+    return any(
+        isinstance(voucher.body, Receipt)
+        and voucher.sender == state.learning.aggregator
+        and voucher.round == state.round
+        and voucher.body == Receipt(state.learning.attempt, proposer, upload_digest)
+        for voucher in vouchers
+    )
+
+
+def is_witnessed(
+    state: LedgerState, proposer: bytes, upload_digest: bytes, vouchers: Iterable[Statement]
+) -> bool:
+    """Did more than 1/3 of the voters sign for this upload?"""
+    witnesses = {
+        voucher.sender
+        for voucher in vouchers
+        if isinstance(voucher.body, Witness)
+        and voucher.round == state.round
+        and voucher.body == Witness(proposer, upload_digest)
+    }
+    voters = set(state.learning.voters)
+    return len(witnesses & voters) >= more_than_third(len(voters))
+
+
+# -- contexts -------------------------------------------------------------------------------------
+
+
+def round_context(state: LedgerState, rules: Rules) -> RoundContext:
+    """What the round's jobs share, with U1 as pinned so far."""
+    learning = state.learning
+    adverts = {advert.peer: advert for advert in learning.adverts}
+    proposers = learning.proposers
+    index = {peer: i for i, peer in enumerate(proposers)}
+    return RoundContext(
+        params=rules.params,
+        network=rules.network,
+        round=state.round,
+        beacon=state.beacon,
+        proposers=proposers,
+        mask_publics=tuple(adverts[peer].mask_public for peer in proposers),
+        seal_publics=tuple(adverts[peer].seal_public for peer in proposers),
+        threshold=learning.threshold,
+        sharers=tuple(index[bundle.peer] for bundle in learning.sharers),
+    )

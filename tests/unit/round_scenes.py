@@ -1,0 +1,201 @@
+"""One learning round on a stage: real engines in the simulator, cast by role, everything written down."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from attrs import evolve
+
+from protocol.checkpoint import decode_checkpoint
+from protocol.engine import Engine
+from protocol.events import Broadcast, Effect, Notify, Send
+from protocol.jobs import ContributeJob, Job, JobResult
+from protocol.ledger.block import Block, BlockBody, BlockKind, decode_body
+from protocol.ledger.state import LedgerState, Phase
+from protocol.envelope import Statement
+from protocol.messages import Kind, Statements
+from protocol.secagg.contribute import compress, encode_update
+from protocol.secagg.scheme import scheme_of
+from sim.adversaries.tampering import read_statement
+from sim.casting import first_roles, member_of
+from sim.conduct import Conduct
+from sim.filters import Filter
+from sim.founding import STAKE_UNITS, Founding, build_world, found, small_params
+from sim.learner import SyntheticLearner
+from sim.node import Node
+from sim.worker import JobWorker
+from sim.world import ReadBlob
+
+NODES = 7
+PATIENCE_MS = 300_000
+
+Cast = Callable[["Scene"], Mapping[int, Filter]]
+
+
+class NotingWorker(JobWorker):
+    """Writes down every contribution that a proposer was to make."""
+
+    contributions: dict[tuple[int, int], ContributeJob]
+
+    def run(self, node: int, job: Job, read_blob: ReadBlob) -> JobResult:
+        if isinstance(job, ContributeJob):
+            self.contributions[job.context.round, node] = job
+        return super().run(node, job, read_blob)
+
+
+class Scene:
+    """`cast` maps nodes to the filters that make adversaries of them, once the roles are known.
+
+    `aggregators` (in order), `proposers` and `voters` are those of round 1, as indices of nodes.
+    """
+
+    def __init__(
+        self, cast: Cast | None = None, *, nodes: int = NODES, seed: int = 1, profile: str = "hardened",
+        **changes: Any,
+    ) -> None:  # fmt: skip
+        self.params = evolve(small_params(nodes, profile), max_weight=1, **changes)
+        self.founding: Founding = found(nodes, seed, self.params)
+        roles = first_roles(self.founding)
+        self.aggregators = [member_of(self.founding, peer) for peer in roles.aggregators]
+        self.proposers = [member_of(self.founding, peer) for peer in roles.proposers]
+        self.voters = [member_of(self.founding, peer) for peer in roles.voters]
+        self.sent: list[tuple[int, Statement]] = []
+        self.worker = NotingWorker(SyntheticLearner(self.params, self.founding.bytes32("learner")))
+        self.worker.contributions = {}
+        self.filters = dict(cast(self)) if cast else {}
+        self.world = build_world(
+            nodes,
+            seed,
+            params=self.params,
+            filters=self.filters,
+            worker=self.worker,
+            invariants=[Conduct(), self._note],
+        )
+
+    def _note(self, node: Node, performed: Sequence[Effect]) -> None:
+        for effect in performed:
+            if isinstance(effect, Broadcast | Send):
+                self.sent.extend((node.index, statement) for statement in _opened(effect.data))
+
+    # -- who and what ----------------------------------------------------------------------------
+
+    @property
+    def aggregator(self) -> int:
+        return self.aggregators[0]
+
+    def peer(self, index: int) -> bytes:
+        return self.founding.identities[index].peer
+
+    def peers(self, indices: Sequence[int]) -> tuple[bytes, ...]:
+        return tuple(sorted(self.peer(index) for index in indices))
+
+    def engine(self, index: int) -> Engine:
+        engine = self.world.nodes[index].engine
+        assert isinstance(engine, Engine)
+        return engine
+
+    @property
+    def observer(self) -> int:
+        """An honest node that is up."""
+        return next(n.index for n in self.world.nodes if n.honest and n.alive)
+
+    @property
+    def state(self) -> LedgerState:
+        return self.engine(self.observer).state
+
+    # -- running ---------------------------------------------------------------------------------
+
+    def run_until(self, index: int, phase: Phase) -> None:
+        """Until one node has committed the block that begins a phase."""
+        self.world.run(
+            lambda _: self.engine(index).state.learning.phase is phase, max_virtual_ms=PATIENCE_MS
+        )
+
+    def end_round(self, round_: int = 1) -> Scene:
+        """Until every node that is up has ended the round."""
+        self.world.run(
+            lambda world: all(
+                self.engine(node.index).state.round > round_ for node in world.nodes if node.alive
+            ),
+            max_virtual_ms=PATIENCE_MS,
+        )
+        return self
+
+    # -- what came of it -------------------------------------------------------------------------
+
+    def blocks(self, round_: int = 1) -> list[Block]:
+        engine = self.engine(self.observer)
+        stored = [engine.stored_block(height) for height in range(1, engine.height + 1)]
+        return [entry.block for entry in stored if entry is not None and entry.block.round == round_]
+
+    def kinds(self, round_: int = 1) -> list[BlockKind]:
+        return [block.kind for block in self.blocks(round_)]
+
+    def body(self, kind: BlockKind, round_: int = 1) -> Any:
+        """The body of the round's last block of a kind."""
+        bodies: list[BlockBody] = [decode_body(b) for b in self.blocks(round_) if b.kind is kind]
+        return bodies[-1]
+
+    def verdicts(self) -> list[str]:
+        """What honest nodes read off the first aggregate: one entry, as they agree."""
+        return sorted({str(fields["verdict"]) for fields in self.notes("verified")})
+
+    def notes(self, kind: str) -> list[Mapping[str, object]]:
+        return [
+            report.effect.fields
+            for report in self.world.reports
+            if isinstance(report.effect, Notify)
+            and report.effect.kind == kind
+            and self.world.nodes[report.node].honest
+        ]
+
+    def statements(self, kind: Kind, round_: int = 1) -> list[tuple[int, Statement]]:
+        """Everything of one kind that left any node, with the node that sent it."""
+        return [(i, s) for i, s in self.sent if s.kind is kind and s.round == round_]
+
+    def change(self, index: int) -> int:
+        """What a node has won or lost since genesis, in units."""
+        account = self.state.account(self.peer(index))
+        assert account is not None
+        return account.stake_units - STAKE_UNITS
+
+    def suspicion(self, index: int) -> int:
+        account = self.state.account(self.peer(index))
+        assert account is not None
+        return account.suspicion
+
+    def model(self) -> npt.NDArray[np.int64]:
+        """The model that the ledger names now."""
+        node = self.world.nodes[self.observer]
+        return decode_checkpoint(self.params, node.blobs[self.state.model_digest]).model
+
+    def initial_model(self) -> npt.NDArray[np.int64]:
+        return decode_checkpoint(self.params, self.founding.checkpoint).model
+
+    def plain_model(self, contributors: Sequence[int]) -> npt.NDArray[np.int64]:
+        """Where the plain sum of these nodes' updates takes the initial model: no masks, no fields."""
+        total = [0] * self.params.sent_dimension
+        fraction_bits = 0
+        for index in contributors:
+            job = self.worker.contributions[1, index]
+            scheme = scheme_of(job.context)
+            fraction_bits = scheme.fixed.fraction_bits
+            sent, _ = compress(self.params, job.update, job.residual, None)
+            extended = encode_update(self.params, scheme, sent, job.weight, job.secrets)
+            total = [a + int(b) for a, b in zip(total, extended[: scheme.length], strict=True)]
+        step = Fraction(2**24, 2**fraction_bits * len(contributors))
+        moved = [
+            int(old) + (2 * step * x + 1) // 2 for old, x in zip(self.initial_model(), total, strict=True)
+        ]
+        return np.array(moved, dtype=np.int64)
+
+
+def _opened(data: bytes) -> list[Statement]:
+    statement = read_statement(data)
+    if isinstance(statement.body, Statements):
+        return [read_statement(entry) for entry in statement.body.envelopes]
+    return [statement]

@@ -1,0 +1,338 @@
+"""Rounds that meet accidents, and rounds with a dishonest dealer, voter or trainer: what the ledger says."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from round_scenes import Scene
+
+from protocol.events import BlobReady, Event
+from protocol.ledger.block import BlockKind, Reason
+from protocol.ledger.settlement import least_sharers
+from protocol.ledger.state import Phase
+from protocol.messages import (Complaint, Kind, ReleaseStage, ShareRelease, ZReply)
+from protocol.sharing import ShareKind
+from sim.adversaries.aggregators import EquivocatingAggregator, RefusingAggregator, SilentAggregator
+from sim.adversaries.coalition import Coalition
+from sim.adversaries.dealers import (
+    BoxReplayer,
+    BoxSpoiler,
+    Eavesdropper,
+    GarbageDealer,
+    KeyCopier,
+    ZSpoiler,
+)
+from sim.adversaries.proposers import Poisoner
+from sim.adversaries.voters import Contrarian, Withholder
+from sim.filters import Filter
+
+both_profiles = pytest.mark.parametrize("profile", ["hardened", "vcdfl"])
+
+
+def released(scene: Scene, stage: ReleaseStage) -> set[tuple[bytes, ShareKind]]:
+    """Whose secrets of which kind any holder gave a share of."""
+    return {
+        (share.dealer, ShareKind(share.share_kind))
+        for _, statement in scene.statements(Kind.SHARE_RELEASE)
+        if isinstance(statement.body, ShareRelease) and statement.body.stage is stage
+        for share in statement.body.shares
+    }
+
+
+def contributors(scene: Scene) -> list[int]:
+    """U2 as nodes, in no particular order."""
+    bodies = scene.body(BlockKind.CONTRIBUTION)
+    senders = {s.sender for _, s in scene.statements(Kind.CONTRIBUTION) if s.cited() in bodies.contributions}
+    return [index for index in scene.proposers if scene.peer(index) in senders]
+
+
+# -- nobody is dishonest -----------------------------------------------------------------------------
+
+
+@both_profiles
+def test_an_honest_round_adopts_the_plain_sum(profile: str) -> None:
+    scene = Scene(profile=profile).end_round()
+    assert scene.verdicts() == ["TRUSTED"]
+    assert np.array_equal(scene.model(), scene.plain_model(scene.proposers))
+    assert all(scene.change(index) > 0 for index in (*scene.proposers, *scene.voters))
+
+
+@both_profiles
+def test_a_proposer_that_drops_after_sharing_is_taken_out_of_the_masks(profile: str) -> None:
+    scene = Scene(profile=profile)
+    gone, *others = scene.proposers
+    scene.run_until(gone, Phase.CONTRIBUTE)
+    scene.world.crash(gone)
+    scene.end_round()
+    assert sorted(contributors(scene)) == sorted(others)
+    masks = {scene.peer(gone)}
+    assert {dealer for dealer, kind in released(scene, ReleaseStage.UNMASK) if kind is ShareKind.MASK} == masks
+    assert np.array_equal(scene.model(), scene.plain_model(others))
+    assert scene.change(gone) == 0
+
+
+@both_profiles
+def test_of_a_proposer_that_drops_after_uploading_the_check_seed_is_rebuilt(profile: str) -> None:
+    scene = Scene(profile=profile)
+    gone = scene.proposers[0]
+    scene.run_until(gone, Phase.AGGREGATE)
+    scene.world.crash(gone)
+    scene.end_round()
+    assert sorted(contributors(scene)) == sorted(scene.proposers)
+    assert not [s for i, s in scene.statements(Kind.REVEAL) if i == gone]
+    assert (scene.peer(gone), ShareKind.CHECK) in released(scene, ReleaseStage.CHECK)
+    assert all(any(seed) for seed in scene.body(BlockKind.BALLOT).check_seeds)
+    assert np.array_equal(scene.model(), scene.plain_model(scene.proposers))
+    assert scene.change(gone) > 0
+
+
+@both_profiles
+def test_below_the_threshold_the_round_aborts_and_nothing_is_revealed(profile: str) -> None:
+    scene = Scene(profile=profile)
+    for gone in scene.proposers[:2]:
+        scene.run_until(gone, Phase.CONTRIBUTE)
+        scene.world.crash(gone)
+    scene.end_round()
+    assert scene.kinds()[-2:] == [BlockKind.ABANDON, BlockKind.ABORT]
+    assert scene.body(BlockKind.ABORT).reason is Reason.TOO_FEW_CONTRIBUTORS
+    # No self-seed or mask key of anyone leaves its holders: nobody can take a mask off an update.
+    assert released(scene, ReleaseStage.UNMASK) == set()
+    assert {kind for _, kind in released(scene, ReleaseStage.CHECK)} <= {ShareKind.CHECK}
+    assert not scene.statements(Kind.SHARE_OPENING)
+    assert not scene.statements(Kind.AGGREGATE_CLAIM)
+    assert np.array_equal(scene.model(), scene.initial_model())
+    assert [scene.change(node.index) for node in scene.world.nodes] == [0] * len(scene.world.nodes)
+    # Those who are left go on without them: five nodes make a round.
+    scene.end_round(2)
+    assert scene.kinds(2)[-1] is BlockKind.OUTCOME
+
+
+def test_with_too_few_sharers_the_round_ends_before_anything_is_contributed() -> None:
+    scene = Scene()
+    gone = scene.proposers[:2]
+    scene.run_until(scene.observer, Phase.SHARE)
+    for index in gone:
+        scene.world.crash(index)
+    scene.end_round()
+    assert len(scene.proposers) - len(gone) < least_sharers(len(scene.proposers))
+    assert scene.body(BlockKind.ABORT).reason is Reason.TOO_FEW_SHARERS
+    assert not scene.statements(Kind.CONTRIBUTION)
+
+
+# -- aggregators that hold things up -----------------------------------------------------------------
+
+
+@both_profiles
+def test_a_silent_aggregator_is_replaced(profile: str) -> None:
+    scene = Scene(lambda scene: {scene.aggregator: SilentAggregator()}, profile=profile).end_round()
+    assert BlockKind.TIMEOUT in scene.kinds()
+    claims = scene.statements(Kind.AGGREGATE_CLAIM)
+    assert {statement.sender for _, statement in claims} == {scene.peer(scene.aggregators[1])}
+    assert scene.kinds()[-1] is BlockKind.OUTCOME
+    assert np.array_equal(scene.model(), scene.plain_model(scene.proposers))
+    assert scene.change(scene.aggregator) == 0
+
+
+def test_when_every_aggregator_is_silent_the_round_aborts_and_nobody_pays() -> None:
+    scene = Scene(lambda scene: {index: SilentAggregator() for index in scene.aggregators}, max_attempts=2)
+    scene.end_round()
+    assert scene.kinds().count(BlockKind.TIMEOUT) == 1
+    assert scene.body(BlockKind.ABORT).reason is Reason.NO_AGGREGATE
+    assert np.array_equal(scene.model(), scene.initial_model())
+    assert [scene.change(node.index) for node in scene.world.nodes] == [0] * len(scene.world.nodes)
+
+
+@pytest.mark.parametrize("split", [2, 3])
+def test_an_aggregator_that_signs_two_claims_gets_one_through_or_none(split: int) -> None:
+    """With `split` of the six others misled, the true claim gathers its quorum of five, or neither does."""
+
+    def cast(scene: Scene) -> dict[int, Filter]:
+        others = [i for i in range(7) if i != scene.aggregator]
+        identity = scene.founding.identities[scene.aggregator]
+        network = scene.founding.genesis.network
+        misled, told = scene.peers(others[:split]), scene.peers(others[split:])
+        return {scene.aggregator: EquivocatingAggregator(identity, network, misled, told)}
+
+    scene = Scene(cast).end_round()
+    claims = {s.id for _, s in scene.statements(Kind.AGGREGATE_CLAIM) if s.sender == scene.peer(scene.aggregator)}
+    assert len(claims) == 2
+    assert scene.kinds()[-1] is BlockKind.OUTCOME
+    assert np.array_equal(scene.model(), scene.plain_model(scene.proposers))
+
+
+@both_profiles
+def test_upload_witnesses_bring_in_a_proposer_that_the_aggregator_refuses(profile: str) -> None:
+    scene = Scene(
+        lambda scene: {scene.aggregator: RefusingAggregator(scene.peer(scene.proposers[0]))}, profile=profile
+    ).end_round()
+    victim = scene.peer(scene.proposers[0])
+    assert victim not in {s.body.proposer for _, s in scene.statements(Kind.RECEIPT)}
+    assert {s.body.proposer for _, s in scene.statements(Kind.WITNESS)} == {victim}
+    assert sorted(contributors(scene)) == sorted(scene.proposers)
+    assert np.array_equal(scene.model(), scene.plain_model(scene.proposers))
+
+
+# -- dealers -----------------------------------------------------------------------------------------
+
+
+def test_a_dealer_answers_a_complaint_in_public_and_stays() -> None:
+    scene = Scene(lambda s: {s.proposers[0]: BoxSpoiler(s.peer(s.proposers[1]))}).end_round()
+    dealer, holder = scene.proposers[:2]
+    complaints = scene.statements(Kind.COMPLAINT)
+    assert {(s.sender, s.body) for _, s in complaints} == {(scene.peer(holder), Complaint(scene.peer(dealer)))}
+    openings = scene.statements(Kind.SHARE_OPENING)
+    assert {(s.sender, s.body.holder) for _, s in openings} == {(scene.peer(dealer), scene.peer(holder))}
+    assert len(scene.body(BlockKind.SETUP).bundles) == len(scene.proposers)
+    assert np.array_equal(scene.model(), scene.plain_model(scene.proposers))
+
+
+def test_a_dealer_that_lets_a_complaint_stand_stays_while_enough_hold_good_shares() -> None:
+    """T = 3 of 4 holders are content: the fourth is its own loss, and the round is whole without it."""
+
+    class Mute(BoxSpoiler):
+        def events(self, event: Event) -> list[Event]:
+            return [] if is_complaint(event) else super().events(event)
+
+    scene = Scene(lambda s: {s.proposers[0]: Mute(s.peer(s.proposers[1]))}).end_round()
+    assert scene.statements(Kind.COMPLAINT)
+    assert not scene.statements(Kind.SHARE_OPENING)
+    assert np.array_equal(scene.model(), scene.plain_model(scene.proposers))
+
+
+def test_a_dealer_whom_too_many_holders_distrust_is_left_out_of_u1() -> None:
+    def cast(scene: Scene) -> dict[int, Filter]:
+        identity = scene.founding.identities[scene.proposers[0]]
+        kinds = frozenset({Kind.SEALED_SHARES, Kind.SHARE_OPENING})
+        return {scene.proposers[0]: Withholder(identity, scene.founding.genesis.network, kinds)}
+
+    scene = Scene(cast).end_round()
+    assert len(scene.body(BlockKind.SETUP).bundles) == len(scene.proposers) - 1
+    assert np.array_equal(scene.model(), scene.plain_model(scene.proposers[1:]))
+    assert scene.change(scene.proposers[0]) == 0
+
+
+def test_a_garbage_dealer_is_proven_guilty_and_the_round_abandoned() -> None:
+    scene = Scene(lambda s: {s.proposers[0]: GarbageDealer(ShareKind.SELF)}).end_round()
+    assert scene.kinds()[-2:] == [BlockKind.ABANDON, BlockKind.ABORT]
+    assert scene.body(BlockKind.ABORT).reason is Reason.DEALER_FAULT
+    assert {s.body.dealer for _, s in scene.statements(Kind.DEALER_EVIDENCE)} == {scene.peer(scene.proposers[0])}
+    changes = {node.index: scene.change(node.index) for node in scene.world.nodes}
+    assert changes.pop(scene.proposers[0]) == -scene.params.fault_penalty_units
+    assert set(changes.values()) == {0}
+    assert np.array_equal(scene.model(), scene.initial_model())
+    assert scene.end_round(2).kinds(2)[-1] is BlockKind.OUTCOME
+
+
+@both_profiles
+def test_garbage_shares_of_a_mask_key_are_found_when_their_dealer_drops_out(profile: str) -> None:
+    scene = Scene(lambda s: {s.proposers[0]: GarbageDealer(ShareKind.MASK)}, profile=profile)
+    scene.run_until(scene.proposers[0], Phase.CONTRIBUTE)
+    scene.world.crash(scene.proposers[0])
+    scene.end_round()
+    assert scene.body(BlockKind.ABORT).reason is Reason.DEALER_FAULT
+    assert scene.change(scene.proposers[0]) == -scene.params.fault_penalty_units
+
+
+def test_garbage_shares_of_a_check_seed_are_found_when_it_is_withheld() -> None:
+    scene = Scene(lambda s: {s.proposers[0]: GarbageDealer(ShareKind.CHECK)})
+    scene.run_until(scene.proposers[0], Phase.AGGREGATE)
+    scene.world.crash(scene.proposers[0])
+    scene.end_round()
+    assert scene.body(BlockKind.ABORT).reason is Reason.DEALER_FAULT
+    assert scene.change(scene.proposers[0]) == -scene.params.fault_penalty_units
+    assert np.array_equal(scene.model(), scene.initial_model())
+
+
+def test_a_wrong_z_is_made_good_by_another_proposer() -> None:
+    scene = Scene(lambda s: {s.proposers[0]: ZSpoiler(s.peers(s.proposers[1:3]))}).end_round()
+    dealer = scene.peer(scene.proposers[0])
+    asked = {scene.peer(index) for index, s in scene.statements(Kind.Z_REQUEST) if s.body.dealer == dealer}
+    assert asked == set(scene.peers(scene.proposers[1:3]))
+    assert all(isinstance(s.body, ZReply) for _, s in scene.statements(Kind.Z_REPLY))
+    assert sorted(contributors(scene)) == sorted(scene.proposers)
+    assert scene.verdicts() == ["TRUSTED"]
+
+
+# -- copied keys and replayed boxes ------------------------------------------------------------------
+
+
+def test_a_copied_mask_key_disqualifies_both() -> None:
+    def cast(scene: Scene) -> dict[int, Filter]:
+        copier, victim = scene.proposers[:2]
+        identity, network = scene.founding.identities[copier], scene.founding.genesis.network
+        return {copier: KeyCopier(identity, network, scene.peer(victim))}
+
+    scene = Scene(cast)
+    scene.run_until(scene.observer, Phase.SHARE)
+    copier, victim = scene.proposers[:2]
+    roles = scene.state.learning.roles
+    assert roles is not None
+    chosen = {*roles.proposers, *roles.aggregators}
+    assert chosen == set(scene.peers([i for i in range(7) if i not in (copier, victim)]))
+    assert scene.end_round().kinds()[-1] is BlockKind.OUTCOME
+
+
+def test_a_replayed_box_does_not_open_and_its_sender_answers_for_it() -> None:
+    def cast(scene: Scene) -> dict[int, Filter]:
+        replayer, victim = scene.proposers[:2]
+        coalition, network = Coalition(), scene.founding.genesis.network
+        identity = scene.founding.identities[replayer]
+        return {
+            replayer: BoxReplayer(identity, network, coalition, scene.peer(victim)),
+            victim: Eavesdropper(coalition),
+        }
+
+    scene = Scene(cast).end_round()
+    replayer, victim, *holders = scene.proposers
+    assert {(s.sender, s.body.dealer) for _, s in scene.statements(Kind.COMPLAINT)} == {
+        (scene.peer(holder), scene.peer(replayer)) for holder in holders
+    }
+    assert all("is not from this sender" in str(note["why"]) for note in scene.notes("bad_share"))
+    assert np.array_equal(scene.model(), scene.plain_model(scene.proposers))
+
+
+# -- votes -------------------------------------------------------------------------------------------
+
+
+def test_a_sealed_vote_that_is_never_opened_costs_gamma() -> None:
+    def cast(scene: Scene) -> dict[int, Filter]:
+        identity, network = scene.founding.identities[scene.voters[0]], scene.founding.genesis.network
+        return {scene.voters[0]: Withholder(identity, network, frozenset({Kind.VOTE_OPENING}))}
+
+    scene = Scene(cast).end_round()
+    assert len(scene.body(BlockKind.BALLOT).sealed_votes) == 2
+    assert len(scene.body(BlockKind.OUTCOME).openings) == 1
+    assert scene.change(scene.voters[0]) == -scene.params.gamma_units
+    assert np.array_equal(scene.model(), scene.plain_model(scene.proposers))
+
+
+@both_profiles
+def test_a_poisoned_sum_is_voted_down_and_its_proposers_pay(profile: str) -> None:
+    scene = Scene(
+        lambda scene: {index: Poisoner(scene.params.clip) for index in scene.proposers[:2]}, profile=profile
+    ).end_round()
+    assert scene.verdicts() == ["TRUSTED"]
+    assert {s.body.vote for _, s in scene.statements(Kind.VOTE_OPENING)} == {-1}
+    assert np.array_equal(scene.model(), scene.initial_model())
+    gamma, pot = scene.params.gamma_units, len(scene.proposers) * scene.params.gamma_units
+    assert {scene.change(index) for index in scene.proposers} == {-gamma}
+    assert all(scene.change(index) >= pot // len(scene.voters) for index in scene.voters)
+
+
+def test_one_voter_against_a_good_sum_loses_to_the_other() -> None:
+    scene = Scene(lambda scene: {scene.voters[0]: Contrarian()}).end_round()
+    assert np.array_equal(scene.model(), scene.plain_model(scene.proposers))
+    assert scene.change(scene.voters[0]) == -scene.params.gamma_units
+    assert scene.change(scene.voters[1]) >= scene.params.gamma_units
+
+
+def is_complaint(event: Event) -> bool:
+    from sim.adversaries.tampering import heard
+
+    return any(statement.kind is Kind.COMPLAINT for statement in heard(event))
+
+
+def test_witnesses_are_not_needed_by_those_who_are_receipted() -> None:
+    scene = Scene().end_round()
+    assert not scene.statements(Kind.WITNESS)
+    assert BlobReady  # an upload is fetched by its aggregator alone
