@@ -7,10 +7,12 @@ import fcntl
 import secrets
 from contextlib import suppress
 
+from flocknode.behaviour import MisbehavingLearner
 from flocknode.blobs import BlobStore
-from flocknode.config import GENESIS_FILE, ConfigError, NodeDirectory
+from flocknode.config import GENESIS_FILE, Behaviour, ConfigError, NodeDirectory
 from flocknode.learner import Learner
 from flocknode.learning.datasets import cache_directory
+from flocknode.learning.synthetic import SYNTHETIC, SyntheticTask
 from flocknode.learning.task import Task, load_task
 from flocknode.node import Node
 from flocknode.observe.log import Logger
@@ -50,12 +52,20 @@ async def build_node(directory: NodeDirectory, store: Store, log: Logger) -> Nod
             options=Libp2pOptions(broadcast_mode=config.node.broadcast),
         ),
         members=config.members,
-        learner=Learner(task, params, blobs.read, config.learning.hyperparameters()),
+        learner=_learner(directory, task, blobs),
         run_aggregation=jobs.run,
         log=log,
         max_blob_bytes=max_blob_bytes,
         commands=directory.path,
     )
+
+
+def _learner(directory: NodeDirectory, task: Task, blobs: BlobStore) -> Learner:
+    behaviour, params = directory.config.behaviour, directory.genesis.params
+    hyperparameters = directory.config.learning.hyperparameters()
+    if behaviour == Behaviour():
+        return Learner(task, params, blobs.read, hyperparameters)
+    return MisbehavingLearner(task, params, blobs.read, hyperparameters, behaviour=behaviour)
 
 
 def warm_kernels(params: ProtocolParams, network: bytes) -> None:
@@ -87,6 +97,9 @@ def _largest_blob_bytes(directory: NodeDirectory) -> int:
 
 def _load_task(directory: NodeDirectory) -> Task:
     settings, behaviour = directory.config.learning, directory.config.behaviour
+    dimension = directory.genesis.params.dimension
+    if settings.task == SYNTHETIC:
+        return SyntheticTask(dimension, settings.seed)
     task = load_task(
         settings.task,
         settings.shard,
@@ -95,7 +108,6 @@ def _load_task(directory: NodeDirectory) -> Task:
         partition=settings.partition,
         alpha=settings.alpha,
     )
-    dimension = directory.genesis.params.dimension
     if task.dimension != dimension:
         raise ConfigError(
             f"{directory.path}: task {task.name} has {task.dimension} weights, the genesis says {dimension}"

@@ -12,7 +12,7 @@ from attrs import define, field
 from protocol.envelope import Statement
 from protocol.jobs import DisputeResult, VerifyResult
 from protocol.ledger import block as blocks
-from protocol.ledger.block import MAX_TRANSACTIONS, BlockBody, Closing, Reason
+from protocol.ledger.block import MAX_EVIDENCE, MAX_TRANSACTIONS, BlockBody, Closing, Reason
 from protocol.ledger.settlement import apply_transaction, open_round
 from protocol.ledger.state import LedgerState, Phase, PinnedAdvert
 from protocol.messages import Contribution, KeyAdvert, Kind, NamedSecret, Transaction
@@ -25,6 +25,7 @@ from protocol.pinning import (
     contributors_pinned,
     enough_contributors,
     enough_sharers,
+    equivocates,
     is_receipted,
     is_witnessed,
     openings_pinned,
@@ -73,7 +74,18 @@ def _closing(state: LedgerState, rules: Rules, tally: Tally, pool: Pool, round_:
     adverts = _cite(pool, round_, Kind.KEY_ADVERT, tally.attested(Kind.KEY_ADVERT))
     if adverts is None:
         return None
-    return Closing(adverts, tuple(s.cited() for s in applicable_transactions(state, rules, pool)))
+    transactions = tuple(s.cited() for s in applicable_transactions(state, rules, pool))
+    return Closing(adverts, transactions, equivocations_known(state, pool))
+
+
+def equivocations_known(state: LedgerState, pool: Pool) -> tuple[tuple[bytes, bytes], ...]:
+    """One pair for each validator that contradicted itself in this round, as far as a block has room."""
+    pairs: dict[bytes, tuple[bytes, bytes]] = {}
+    for slot in sorted(pool.conflicts):
+        first, second = pool.conflicts[slot]
+        if equivocates(state, first, second):
+            pairs.setdefault(first.sender, (first.cited(), second.cited()))
+    return tuple(pairs[sender] for sender in sorted(pairs))[:MAX_EVIDENCE]
 
 
 def applicable_transactions(state: LedgerState, rules: Rules, pool: Pool) -> list[Statement]:

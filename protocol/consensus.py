@@ -143,7 +143,8 @@ class Agreement:
     _blocks: dict[bytes, Block] = field(factory=dict, init=False)
     _proposals: dict[int, tuple[Statement, Block]] = field(factory=dict, init=False)
     _votes: dict[Vote, dict[bytes, bytes]] = field(factory=dict, init=False)
-    _voted: dict[tuple[VotePhase, int, bytes], Vote] = field(factory=dict, init=False)
+    _voted: dict[tuple[VotePhase, int, bytes], Statement] = field(factory=dict, init=False)
+    conflicts: list[tuple[Statement, Statement]] = field(factory=list, init=False)
     _timeouts: dict[int, dict[bytes, Statement]] = field(factory=dict, init=False)
     _judged: set[bytes] = field(factory=set, init=False)
     _certified: set[tuple[VotePhase, int]] = field(factory=set, init=False)
@@ -248,7 +249,12 @@ class Agreement:
         """A leader's proposal. Raises `ProposalError`, `DecodeError` where no honest leader would send it."""
         body = statement.body
         assert isinstance(body, Proposal)
-        if self._decided or body.view < self.view or body.view in self._proposals:
+        if self._decided or body.view < self.view:
+            return []
+        if body.view in self._proposals:
+            known, _ = self._proposals[body.view]
+            if known.id != statement.id and known.sender == statement.sender:
+                self.conflicts.append((known, statement))
             return []
         if statement.sender != leader_of(self.order, self.height, body.view):
             raise ProposalError(f"not the leader of view {body.view}")
@@ -277,6 +283,10 @@ class Agreement:
         if self._decided or statement.sender not in self.validators or statement.round != self.round:
             return []
         if vote.view > self.view + 1 or leader_of(self.order, self.height, vote.view) != self.me:
+            return []
+        first = self._voted.setdefault((vote.phase, vote.view, statement.sender), statement)
+        if first.id != statement.id:
+            self.conflicts.append((first, statement))
             return []
         return self._count(vote, statement.sender, statement.envelope.signature)
 
@@ -422,9 +432,6 @@ class Agreement:
         return [Save(self.safety), Emit(Kind.VOTE, vote, to=leader)]
 
     def _count(self, vote: Vote, voter: bytes, signature: bytes) -> list[Action]:
-        first = self._voted.setdefault((vote.phase, vote.view, voter), vote)
-        if first != vote:
-            return []
         votes = self._votes.setdefault(vote, {})
         votes[voter] = signature
         if len(votes) < quorum(len(self.validators)) or (vote.phase, vote.view) in self._certified:

@@ -182,10 +182,17 @@ class Engine:
                 self.peers.discard(event.peer)
             case Command():
                 self._command(event.transaction)
+        self._note_conflicts()
         self._advance()
         effects = self.outbox.take()
         self.lifecycle.note(effects)
         return effects
+
+    def _note_conflicts(self) -> None:
+        """Votes and proposals that contradict each other are evidence like statements."""
+        for first, second in self.agreement.conflicts:
+            self.pool.note_conflict(first, second)
+        self.agreement.conflicts.clear()
 
     def _advance(self) -> None:
         """Duties, judgements, progress and proposals, until nothing more is due."""
@@ -296,9 +303,14 @@ class Engine:
         if reason is not None:
             self._reject(peer, reason, statement.kind.name)
             return
+        new = self.pool.get_slot(statement.slot) is None
         if not self.pool.add(statement):
             return
         self.cited.remember(statement)
+        if not new:
+            self.outbox.notify(
+                "equivocation", peer=keys.peer_name(statement.sender), kind=statement.kind.name
+            )
         if statement.kind is Kind.CONTRIBUTION:
             self._keep_contribution(statement)
         self._dirty = True

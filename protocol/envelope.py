@@ -15,11 +15,13 @@ from protocol.messages import (
     Complaint,
     DealerEvidence,
     Kind,
+    Proposal,
     Receipt,
     SealedVote,
     ShareOpening,
     ShareRelease,
     Transaction,
+    Vote,
     VoteOpening,
     Witness,
 )
@@ -122,9 +124,18 @@ def slot_of(statement: Statement) -> Slot:
             subject = body.holder
         case Transaction():
             subject = body.nonce.to_bytes(8, "big")
+        case Vote():
+            attempt, subject = int(body.phase), encode_place(body.height, body.view)
+        case Proposal():
+            subject = encode_place(body.height, body.view)
         case _:
             pass
     return Slot(statement.round, statement.envelope.kind, attempt, statement.sender, subject)
+
+
+def encode_place(height: int, view: int) -> bytes:
+    """A place in the agreement, of which a node has one say a phase."""
+    return height.to_bytes(8, "big") + view.to_bytes(8, "big")
 
 
 def make_statement(

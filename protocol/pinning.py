@@ -7,6 +7,7 @@ by them, and a node's duties look at the world through them.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 
 from attrs import frozen
 
@@ -19,11 +20,11 @@ from protocol.ledger.settlement import least_sharers
 from protocol.ledger.state import (
     LedgerState,
 )
-from protocol.messages import AggregateClaim, DealerEvidence, Kind, Receipt, Witness
+from protocol.messages import STATEMENT_KINDS, AggregateClaim, DealerEvidence, Kind, Receipt, Witness
 from protocol.params import Masking, ProtocolParams, Setup
 from protocol.secagg.masking import graph_degree, surviving_neighbours_ok
 from protocol.secrets import joint_z_root, secret_hash, z_root_hash
-from protocol.sharing import DealerFault, ShareKind, fault_holds
+from protocol.sharing import DealerFault, ShareKind, fault_holds, share_root
 from protocol.tally import Tally
 
 ZERO_SEED = bytes(32)
@@ -124,11 +125,23 @@ def pinned_value(state: LedgerState, dealer: bytes, kind: ShareKind) -> tuple[by
 
 
 def check_seed_matches(state: LedgerState, rules: Rules, peer: bytes, seed: bytes) -> bool:
-    """Does H(rho_i), pinned in the setup block, fit?"""
-    bundle = next((b for b in state.learning.sharers if b.peer == peer), None)
-    return bundle is not None and bundle.hash_check == secret_hash(
-        "check", rules.network, state.round, peer, seed
-    )
+    """Does rho_i fit its pinned hash, and would dealing it give the pinned root?
+
+    Without the second condition a dealer of garbage could choose, after the others have spoken, whether its
+    seed counts: reveal it, or withhold it and let the rebuilding fail.
+    """
+    learning = state.learning
+    bundle = next((b for b in learning.sharers if b.peer == peer), None)
+    if bundle is None or bundle.hash_check != secret_hash("check", rules.network, state.round, peer, seed):
+        return False
+    root = _check_root(round_context(state, rules), learning.proposers.index(peer), seed)
+    return root == bundle.share_roots[ShareKind.CHECK]
+
+
+@lru_cache(maxsize=4096)
+def _check_root(context: RoundContext, dealer: int, seed: bytes) -> bytes:
+    """The root of an honest dealing of a check seed; asked again for every copy of a reveal."""
+    return share_root(context, dealer, ShareKind.CHECK, seed)
 
 
 def z_root_from(state: LedgerState, rules: Rules, zs: Sequence[bytes]) -> bytes | None:
@@ -187,6 +200,21 @@ def evidence_holds(state: LedgerState, rules: Rules, statement: Statement) -> bo
         return False
     pinned = pinned_value(state, body.dealer, ShareKind(fault.kind))
     return pinned is not None and fault_holds(round_context(state, rules), fault, *pinned)
+
+
+EQUIVOCABLE = (STATEMENT_KINDS - {Kind.TRANSACTION}) | {Kind.VOTE, Kind.PROPOSAL}
+"""Kinds of which an honest node never signs two different ones for one slot."""
+
+
+def equivocates(state: LedgerState, first: Statement, second: Statement) -> bool:
+    """Do these two prove that their sender contradicted itself in this round?"""
+    return (
+        first.kind in EQUIVOCABLE
+        and first.slot == second.slot
+        and first.id != second.id
+        and first.round == state.round
+        and first.sender in state.validators
+    )
 
 
 def is_receipted(

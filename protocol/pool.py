@@ -17,25 +17,33 @@ class Pool:
     _by_slot: dict[Slot, Statement] = field(factory=dict, init=False)
     _by_id: dict[bytes, Statement] = field(factory=dict, init=False)
     _by_kind: dict[tuple[int, int], dict[Slot, Statement]] = field(factory=dict, init=False)
-    conflicts: dict[Slot, Statement] = field(factory=dict, init=False)
+    conflicts: dict[Slot, tuple[Statement, Statement]] = field(factory=dict, init=False)
 
     def add(self, statement: Statement) -> bool:
         """True if it is new. A second, different one of a slot is kept as evidence, a third is dropped."""
         slot = slot_of(statement)
         known = self._by_slot.get(slot)
         if known is not None:
-            if known.id != statement.id:
-                self.conflicts.setdefault(slot, statement)
-            return False
+            return known.id != statement.id and self.note_conflict(known, statement)
         self._by_slot[slot] = statement
         self._by_id[statement.id] = statement
         self._by_kind.setdefault((slot.round, slot.kind), {})[slot] = statement
         return True
 
+    def note_conflict(self, first: Statement, second: Statement) -> bool:
+        """Two different statements of one slot: evidence. True if there was none for this slot."""
+        new = first.slot not in self.conflicts
+        if new:
+            self.conflicts[first.slot] = (first, second)
+        return new
+
     def get(
         self, round_: int, kind: Kind, sender: bytes, attempt: int = 0, subject: bytes = b""
     ) -> Statement | None:
         return self._by_slot.get(Slot(round_, int(kind), attempt, sender, subject))
+
+    def get_slot(self, slot: Slot) -> Statement | None:
+        return self._by_slot.get(slot)
 
     def by_id(self, statement_id: bytes) -> Statement | None:
         return self._by_id.get(statement_id)
@@ -45,6 +53,14 @@ class Pool:
         entries = self._by_kind.get((round_, int(kind)), {})
         for slot in sorted(entries):
             yield entries[slot]
+
+    def conflicting(self, round_: int, kind: Kind) -> Iterator[Statement]:
+        """Of each conflict of one kind and round, the statement that the slot does not hold."""
+        for slot in sorted(self.conflicts):
+            if (slot.round, slot.kind) == (round_, kind):
+                for statement in self.conflicts[slot]:
+                    if statement.id not in self._by_id:
+                        yield statement
 
     def transactions(self) -> Iterator[Statement]:
         """All transactions held, of whatever round they were signed in."""
@@ -56,7 +72,7 @@ class Pool:
         """A block pins another statement of this slot than the one held: the pinned one counts."""
         known = self._by_slot.get(slot)
         if known is not None and known.id != statement.id:
-            self.conflicts.setdefault(slot, known)
+            self.note_conflict(known, statement)
             del self._by_id[known.id]
         self._by_slot[slot] = statement
         self._by_id[statement.id] = statement

@@ -14,7 +14,16 @@ from protocol.duties import share
 from protocol.duties.desk import Desk
 from protocol.envelope import Statement
 from protocol.ledger.block import StoredBlock
-from protocol.messages import BlockRequest, Blocks, Have, Held, Kind, StatementRequest, Statements
+from protocol.messages import (
+    STATEMENT_KINDS,
+    BlockRequest,
+    Blocks,
+    Have,
+    Held,
+    Kind,
+    StatementRequest,
+    Statements,
+)
 from protocol.outbox import Outbox
 from protocol.tally import bitmap, members_of
 
@@ -22,26 +31,9 @@ FANOUT = 2
 REPLY_BYTES = 256 << 10
 MAX_BLOCKS = 64
 
-_SENDER_KINDS = (
-    Kind.KEY_ADVERT,
-    Kind.SHARE_BUNDLE,
-    Kind.CONTRIBUTION,
-    Kind.REVEAL,
-)
-"""Kinds of which a sender has one statement a round: bit i of the bitmap is validator i."""
-_COUNTED_KINDS = (
-    Kind.RECEIPT,
-    Kind.WITNESS,
-    Kind.SHARE_RELEASE,
-    Kind.AGGREGATE_CLAIM,
-    Kind.SEALED_VOTE,
-    Kind.VOTE_OPENING,
-    Kind.COMPLAINT,
-    Kind.SHARE_OPENING,
-    Kind.TRANSACTION,
-    Kind.DEALER_EVIDENCE,
-)
-"""Kinds of which it may have several: the wire form carries a 4-byte tag of each statement's id."""
+_KINDS = tuple(sorted(int(kind) for kind in STATEMENT_KINDS))
+_NEXT_ADVERTS = 0
+"""In a `Have`, the kind under which the adverts of the next round stand."""
 
 TAG_BYTES = 4
 MAX_TAG_BYTES = 1 << 15
@@ -61,12 +53,10 @@ class Repair:
         """Say what I hold."""
         d = self.desk
         roster = d.state.validators
-        held = [Held(int(kind), bitmap(roster, self._senders(kind))) for kind in _SENDER_KINDS]
-        held += [
-            Held(int(kind), b"".join(sorted(self._tags(kind)))[:MAX_TAG_BYTES]) for kind in _COUNTED_KINDS
+        held = [
+            Held(kind, b"".join(sorted(self._tags(kind)))[:MAX_TAG_BYTES])
+            for kind in (_NEXT_ADVERTS, *_KINDS)
         ]
-        next_adverts = {s.sender for s in d.pool.of_kind(d.state.round + 1, Kind.KEY_ADVERT)}
-        held.append(Held(0, bitmap(roster, next_adverts)))
         have = Have(
             d.state.height,
             tuple(entry for entry in held if entry.bitmap),
@@ -131,41 +121,30 @@ class Repair:
 
     # -- comparing -----------------------------------------------------------------------------
 
-    def _senders(self, kind: Kind) -> set[bytes]:
-        d = self.desk
-        return {statement.sender for statement in d.pool.of_kind(d.state.round, kind)}
+    def _tags(self, kind: int) -> set[bytes]:
+        """First bytes of the ids of all statements of a kind; of two that conflict, both."""
+        return {statement.id[:TAG_BYTES] for statement in self._held(kind)}
 
-    def _tags(self, kind: Kind) -> set[bytes]:
-        return {statement.id[:TAG_BYTES] for statement in self._counted(kind)}
-
-    def _counted(self, kind: Kind) -> Iterator[Statement]:
+    def _held(self, kind: int) -> Iterator[Statement]:
         pool, round_ = self.desk.pool, self.desk.state.round
-        return pool.transactions() if kind is Kind.TRANSACTION else pool.of_kind(round_, kind)
+        if kind == _NEXT_ADVERTS:
+            yield from pool.of_kind(round_ + 1, Kind.KEY_ADVERT)
+        elif kind == Kind.TRANSACTION:
+            yield from pool.transactions()
+        else:
+            yield from pool.of_kind(round_, Kind(kind))
+            yield from pool.conflicting(round_, Kind(kind))
 
     def _lacking(self, theirs: dict[int, bytes]) -> Iterator[Statement]:
         """Statements that I hold and the other does not claim to hold."""
-        d = self.desk
-        roster = d.state.validators
-        for kind in _SENDER_KINDS:
-            known = members_of(roster, theirs.get(kind, b""))
-            for statement in d.pool.of_kind(d.state.round, kind):
-                if statement.sender not in known:
-                    yield statement
-        for kind in _COUNTED_KINDS:
+        for kind in (_NEXT_ADVERTS, *_KINDS):
             tags = _split_tags(theirs.get(kind, b""))
-            for statement in self._counted(kind):
+            for statement in self._held(kind):
                 if statement.id[:TAG_BYTES] not in tags:
                     yield statement
-        known = members_of(roster, theirs.get(0, b""))
-        for statement in d.pool.of_kind(d.state.round + 1, Kind.KEY_ADVERT):
-            if statement.sender not in known:
-                yield statement
 
     def _lack_something(self, theirs: dict[int, bytes]) -> bool:
-        roster = self.desk.state.validators
-        if any(members_of(roster, theirs.get(kind, b"")) - self._senders(kind) for kind in _SENDER_KINDS):
-            return True
-        return any(_split_tags(theirs.get(kind, b"")) - self._tags(kind) for kind in _COUNTED_KINDS)
+        return any(_split_tags(theirs.get(kind, b"")) - self._tags(kind) for kind in (_NEXT_ADVERTS, *_KINDS))
 
     def _send_statements(self, peer: bytes, statements: Iterable[Statement]) -> None:
         batch: list[bytes] = []

@@ -62,6 +62,7 @@ from protocol.pinning import (
     contributors_pinned,
     enough_contributors,
     enough_sharers,
+    equivocates,
     evidence_holds,
     is_receipted,
     is_witnessed,
@@ -208,11 +209,22 @@ def _transactions(closing: blocks.Closing, opener: Opener) -> list[Statement]:
     return statements
 
 
+def _equivocators(state: LedgerState, closing: blocks.Closing, opener: Opener) -> tuple[PinnedFault, ...]:
+    pairs = [(opener(first), opener(second)) for first, second in closing.equivocations]
+    _require(all(equivocates(state, *pair) for pair in pairs), "equivocations: a pair that proves nothing")
+    senders = [first.sender for first, _ in pairs]
+    _require(senders == sorted(set(senders)), "equivocations: one pair a sender, in order")
+    return tuple(PinnedFault(sender, Fault.EQUIVOCATION) for sender in senders)
+
+
 def _open(
     state: LedgerState, body: blocks.OpenBody, tally: Tally, rules: Rules, opener: Opener
 ) -> LedgerState:
     _in_phase(state, Phase.ADVERT)
-    _require(not body.closing.transactions, "an OPEN block carries no transactions")
+    _require(
+        not body.closing.transactions and not body.closing.equivocations,
+        "an OPEN block carries adverts only",
+    )
     after = open_round(state, rules.params, _adverts(state, body.closing, state.round, tally, opener))
     _require(after.learning.phase is Phase.SHARE, "too few adverts to open the round")
     return after
@@ -426,7 +438,7 @@ def _outcome(
         state,
         rules.params,
         ballot=None if learning.void else Ballot(votes, learning.candidate),
-        faults=(*learning.faults, *unopened),
+        faults=(*learning.faults, *unopened, *_equivocators(state, body.closing, opener)),
         check_seeds=_known_seeds(learning),
         adverts=_adverts(state, body.closing, state.round + 1, tally, opener),
         transactions=_transactions(body.closing, opener),
@@ -504,7 +516,7 @@ def _abort(
         state,
         rules.params,
         ballot=None,
-        faults=learning.faults,
+        faults=(*learning.faults, *_equivocators(state, body.closing, opener)),
         check_seeds={entry.peer: entry.secret for entry in body.check_seeds},
         adverts=_adverts(state, body.closing, state.round + 1, tally, opener),
         transactions=_transactions(body.closing, opener),

@@ -1,6 +1,6 @@
 """Plain FedAvg over the proposers that the ledger names: what the demo's accuracy is compared with.
 
-The same shards, seeds and sample orders, the same poisoned updates, and no masks, no encoding and no clipping.
+The same shards, seeds and sample orders, the same poisoned updates, and no masks, no encoding, no clipping.
 Imports torch.
 """
 
@@ -21,7 +21,7 @@ from flocknode.observe.report import pooled
 class Baseline:
     """What to repeat. `poisoned`: the scale of a poisoner's update, by node index.
 
-    `rounds`: for each round the indices of the contributors whose aggregate was accepted; none where none was.
+    `rounds`: for each round the indices of the contributors, where their aggregate was accepted.
     """
 
     task: str

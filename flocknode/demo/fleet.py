@@ -1,4 +1,4 @@
-"""The nodes of a demo as processes of the operating system: started, killed, started again, never left behind."""
+"""The nodes of a demo, each in a process of its own: started, killed, started again, never left behind."""
 
 from __future__ import annotations
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import socket
 from contextlib import ExitStack
 
+from attrs import evolve
+
 from flocknode.config import Behaviour
 from flocknode.demo.options import POISON_SCALE, DemoOptions
 from flocknode.founding import Draw, Plan
@@ -43,10 +45,12 @@ def plan_of(options: DemoOptions) -> Plan:
 
 def behaviour_of(options: DemoOptions, index: int) -> Behaviour:
     """The last `poison` nodes poison; where proposers are to be dropped, all train slowly in those rounds."""
-    slow = {"train_delay_ms": DROP_DELAY_MS, "delay_every": DROP_EVERY} if options.drop else {}
+    behaviour = Behaviour()
     if index >= options.nodes - options.poison:
-        return Behaviour(kind="poison", scale=POISON_SCALE, **slow)
-    return Behaviour(**slow)
+        behaviour = Behaviour(kind="poison", scale=POISON_SCALE)
+    if options.drop:
+        behaviour = evolve(behaviour, train_delay_ms=DROP_DELAY_MS, delay_every=DROP_EVERY)
+    return behaviour
 
 
 def training_seed(seed: int, index: int) -> int:
@@ -55,7 +59,7 @@ def training_seed(seed: int, index: int) -> int:
 
 
 def seeded_draw(seed: int) -> Draw:
-    """Keys and beacon of a run that is to be repeated: fit for a demo on one machine, and for nothing else."""
+    """Keys and beacon of a run that can be repeated: fit for a demo on one machine, and for nothing else."""
 
     def draw(label: str) -> bytes:
         return digest("demo", seed.to_bytes(8, "big"), label.encode())

@@ -17,6 +17,7 @@ from protocol.params import MAX_NODES
 BLOCK_BYTES = 512 << 10
 STORED_BLOCK_BYTES = 1 << 20
 MAX_TRANSACTIONS = 256
+MAX_EVIDENCE = 16
 
 _entries = bounded_tuple(MAX_NODES)
 
@@ -49,10 +50,14 @@ class Reason(IntEnum):
 
 @frozen
 class Closing:
-    """What every round-ending block adds: the adverts of the next round and the members' transactions."""
+    """What every round-ending block adds: the adverts of the next round, transactions, evidence.
+
+    `equivocations`: pairs of envelopes of one sender that contradict each other, in the order of senders.
+    """
 
     adverts: tuple[bytes, ...] = field(default=(), validator=_entries)
     transactions: tuple[bytes, ...] = field(default=(), validator=bounded_tuple(MAX_TRANSACTIONS))
+    equivocations: tuple[tuple[bytes, bytes], ...] = field(default=(), validator=bounded_tuple(MAX_EVIDENCE))
 
 
 @frozen

@@ -91,6 +91,7 @@ class Fault(IntEnum):
     BROKEN_CHECK = 2
     BAD_DEALING = 3
     UNOPENED_VOTE = 4
+    EQUIVOCATION = 5
 
 
 @frozen

@@ -72,6 +72,7 @@ class Rehearsal:
     # -- phase 1 ---------------------------------------------------------------------------
 
     def deal_job(self, dealer: Index) -> DealJob:
+        """Phase 1 of one dealer."""
         return DealJob(self.context, dealer, self.secrets[dealer])
 
     def deal(self, dealer: Index) -> Dealing:
@@ -94,6 +95,7 @@ class Rehearsal:
     def contribute_job(
         self, proposer: Index, update: Float32Vec, weight: int, residual: Float32Vec | None = None
     ) -> ContributeJob:
+        """Phase 2 of one proposer; `update` and `residual` float32[d], `weight` its sample count."""
         return ContributeJob(
             self.context,
             proposer,
@@ -164,6 +166,7 @@ class Rehearsal:
     # -- phase 4 ---------------------------------------------------------------------------
 
     def verify_job(self, contributors: Sequence[Index], claim: AggregateResult) -> VerifyJob:
+        """What everyone checks of a claim, once all of U2 have revealed."""
         members = tuple(sorted(contributors))
         return VerifyJob(
             context=self.context,
@@ -180,16 +183,19 @@ class Rehearsal:
         )
 
     def verify(self, job: VerifyJob) -> VerifyResult:
+        """Run it."""
         result = jobs.run(job, self.read)
         assert isinstance(result, VerifyResult)
         return result
 
     def dispute_job(self, job: VerifyJob) -> DisputeJob:
+        """The dispute over a claim, with the uploads as contributed and the H(z) that they should pin."""
         hash_z = z_root_hash(self.context.network, self.context.round, self.z_root)
         uploads = tuple(self.contributions[index].upload_digest for index in job.contributors)
         return DisputeJob(job, uploads, (hash_z,) * len(uploads))
 
     def dispute(self, job: DisputeJob) -> DisputeResult:
+        """Run it."""
         result = jobs.run(job, self.read)
         assert isinstance(result, DisputeResult)
         return result

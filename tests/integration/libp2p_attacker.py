@@ -28,6 +28,7 @@ async def attack(attacker: Identity, victim: PeerId, address: str, run: Attack, 
         host = new_host(key_pair=keys, sec_opt={NOISE_PROTOCOL: noise})
         async with host.run([Multiaddr("/ip4/127.0.0.1/tcp/0")]):
             network = host.get_network()
+            network.retry_config.max_retries = 0
             connection = await network.dial_addr(Multiaddr(address), libp2p_id(victim)) if dial else None
             await run(host, connection)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 from typing import Any
@@ -176,20 +177,24 @@ class Scene:
     def initial_model(self) -> npt.NDArray[np.int64]:
         return decode_checkpoint(self.params, self.founding.checkpoint).model
 
-    def plain_model(self, contributors: Sequence[int]) -> npt.NDArray[np.int64]:
-        """Where the plain sum of these nodes' updates takes the initial model: no masks, no fields."""
-        total = [0] * self.params.sent_dimension
-        fraction_bits = 0
+    def extended_sum(self, contributors: Sequence[int]) -> npt.NDArray[np.int64]:
+        """The plain sum of these nodes' updates and opening randomness: no masks, no fields."""
+        total: list[int] = []
         for index in contributors:
             job = self.worker.contributions[1, index]
-            scheme = scheme_of(job.context)
-            fraction_bits = scheme.fixed.fraction_bits
             sent, _ = compress(self.params, job.update, job.residual, None)
-            extended = encode_update(self.params, scheme, sent, job.weight, job.secrets)
-            total = [a + int(b) for a, b in zip(total, extended[: scheme.length], strict=True)]
-        step = Fraction(2**24, 2**fraction_bits * len(contributors))
+            extended = encode_update(self.params, scheme_of(job.context), sent, job.weight, job.secrets)
+            total = [int(x) + y for x, y in zip(extended, total or [0] * extended.size, strict=True)]
+        return np.array(total, dtype=np.int64)
+
+    def plain_model(self, contributors: Sequence[int]) -> npt.NDArray[np.int64]:
+        """Where the plain sum takes the initial model: its mean, rounded half up."""
+        scheme = scheme_of(self.worker.contributions[1, contributors[0]].context)
+        step = Fraction(2**24, 2**scheme.fixed.fraction_bits * len(contributors))
+        total = self.extended_sum(contributors)[: scheme.length]
         moved = [
-            int(old) + (2 * step * x + 1) // 2 for old, x in zip(self.initial_model(), total, strict=True)
+            int(old) + math.floor(step * int(x) + Fraction(1, 2))
+            for old, x in zip(self.initial_model(), total, strict=True)
         ]
         return np.array(moved, dtype=np.int64)
 
