@@ -208,7 +208,9 @@ def _ballot(
     contributors = [contribution.peer for contribution in learning.contributors]
     if not attested >= set(contributors):
         return (
-            _abort(state, rules, tally, pool, findings, Reason.CHECK_SEED_LOST) if tally.is_late() else None
+            _abort(state, rules, tally, pool, findings, Reason.CHECK_SEED_LOST)
+            if tally.is_late(GAVE_UP)
+            else None
         )
     verified, zs = findings.verified, findings.zs
     if verified is None or zs is None:

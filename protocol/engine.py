@@ -235,6 +235,7 @@ class Engine:
         self.outbox.add(CancelTimer("soft"))
         self.outbox.add(CancelTimer("view"))
         self.outbox.add(CancelTimer("witness"))
+        self.outbox.add(CancelTimer("release"))
         # Taken out first: one of them may decide this very height.
         early, self._early = self._early, {}
         for peer in sorted(early):
@@ -508,9 +509,11 @@ class Engine:
             case "repair":
                 self._on_repair_timer()
             case "soft":
-                self.readiness.on_soft_deadline()
+                self.readiness.send()
             case "late":
                 self.readiness.on_late(self._now)
+            case "release":
+                self.desk.clock.release = True
             case "witness":
                 self.desk.clock.witness = True
             case "view":

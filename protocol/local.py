@@ -46,7 +46,8 @@ class PhaseClock:
     height: int
     began_ms: int
     most_since_ms: int | None = None
-    soft_passed: bool = False
+    release_set: bool = False
+    release: bool = False
     late: int = 0
     witness_set: bool = False
     witness: bool = False

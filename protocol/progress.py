@@ -20,12 +20,18 @@ from protocol.tally import held_of
 SOFT_SHARE_PERCENT = 80
 SOFT_FACTOR_PERCENT = 150
 SOFT_GRACE_MS = 1_000
-GAVE_UP_DEADLINES = 6
+GIVE_UP_PHASES = 3
+"""Phase deadlines between the hard deadline and the point of giving up."""
 
 
 def hard_deadline_ms(phase: Phase, params: ProtocolParams) -> int:
     """Phases that wait for training or evaluation have the longer deadline."""
     return params.train_deadline_ms if phase in (Phase.CONTRIBUTE, Phase.BALLOT) else params.phase_deadline_ms
+
+
+def give_up_ms(phase: Phase, params: ProtocolParams) -> int:
+    """From the phase's begin to the last resort."""
+    return hard_deadline_ms(phase, params) + GIVE_UP_PHASES * params.phase_deadline_ms
 
 
 def soft_deadline_ms(elapsed_ms: int) -> int:
@@ -110,6 +116,13 @@ class Progress:
         if d.learning.phase is not Phase.CONTRIBUTE:
             return 0, 0
         return len(self._held_contributions()[Kind.CONTRIBUTION]), len(d.learning.sharers)
+
+    def reveals(self) -> tuple[int, int]:
+        """(have, expected) check seeds; (0, 0) where none are waited for."""
+        learning = self.desk.learning
+        if learning.phase not in (Phase.BALLOT, Phase.RECOVER) or learning.ballot:
+            return 0, 0
+        return len(self._known_seeds()), len(learning.sharers)
 
     def make_ready(self, height: int, late: int) -> Ready:
         held, blobs = self.held()

@@ -18,9 +18,8 @@ from protocol.ledger.block import Block
 from protocol.ledger.chain import Chain
 from protocol.messages import Kind, Ready
 from protocol.progress import (
-    GAVE_UP_DEADLINES,
     Progress,
-    hard_deadline_ms,
+    give_up_ms,
     is_most,
     soft_deadline_ms,
 )
@@ -53,7 +52,7 @@ class Readiness:
         """Send Ready when everything expected is here; start the soft deadline when most of it is."""
         clock = self.desk.clock
         have, expected = self.progress.count()
-        self._track_uploads(now)
+        self._track_parts(now)
         if have >= expected:
             return (clock.ready is None or self.changed()) and self.send()
         if clock.most_since_ms is None and is_most(have, expected):
@@ -62,14 +61,16 @@ class Readiness:
             self.desk.outbox.add(SetTimer("soft", soft_deadline_ms(elapsed) - elapsed))
         return False
 
-    def _track_uploads(self, now: Millis) -> None:
-        """Once most contributions are here, the aggregator has a soft deadline's time to acknowledge them."""
+    def _track_parts(self, now: Millis) -> None:
+        """Soft deadlines inside a phase: for the aggregator's receipts, and for proposers' reveals."""
         clock = self.desk.clock
-        if clock.witness_set or not is_most(*self.progress.contributions()):
-            return
-        clock.witness_set = True
         elapsed = now - clock.began_ms
-        self.desk.outbox.add(SetTimer("witness", soft_deadline_ms(elapsed) - elapsed))
+        if not clock.witness_set and is_most(*self.progress.contributions()):
+            clock.witness_set = True
+            self.desk.outbox.add(SetTimer("witness", soft_deadline_ms(elapsed) - elapsed))
+        if not clock.release_set and is_most(*self.progress.reveals()):
+            clock.release_set = True
+            self.desk.outbox.add(SetTimer("release", soft_deadline_ms(elapsed) - elapsed))
 
     def changed(self) -> bool:
         """Would a Ready say something else now than the last one said?"""
@@ -102,19 +103,15 @@ class Readiness:
         elif agreement.leader != self.desk.me:
             self.desk.outbox.send_statement(agreement.leader, clock.ready)
 
-    def on_soft_deadline(self) -> None:
-        self.desk.clock.soft_passed = True
-        self.send()
-
     def on_late(self, now: Millis) -> None:
-        """The hard deadline, and, many of them later, the point of giving up."""
+        """The hard deadline, and some phase deadlines later the point of giving up."""
         clock = self.desk.clock
-        deadline = hard_deadline_ms(self.desk.learning.phase, self.desk.rules.params)
         waited = now - clock.began_ms
-        clock.late = GAVE_UP if waited >= GAVE_UP_DEADLINES * deadline else LATE
+        give_up = give_up_ms(self.desk.learning.phase, self.desk.rules.params)
+        clock.late = GAVE_UP if waited >= give_up else LATE
         self.send()
         if clock.late == LATE:
-            self.desk.outbox.add(SetTimer("late", max(1, GAVE_UP_DEADLINES * deadline - waited)))
+            self.desk.outbox.add(SetTimer("late", give_up - waited))
 
     # -- hearing it ----------------------------------------------------------------------------
 

@@ -495,7 +495,7 @@ def _abort(
             _require(not enough_sharers(state, sharers_pinned(state, tally)), "there are sharers")
         case Reason.CHECK_SEED_LOST:
             _in_phase(state, Phase.BALLOT)
-            _require(tally.is_late() and learning.ballot == 0, "no check seed is lost yet")
+            _require(tally.is_late(GAVE_UP) and learning.ballot == 0, "no check seed is lost yet")
             known = set(tally.attested(Kind.REVEAL))
             _require(
                 any(contribution.peer not in known for contribution in learning.contributors),

@@ -200,6 +200,14 @@ class Gossip:
             with _contained(self._counters):
                 await self._pubsub.publish(TOPIC, message)
 
+    async def forget(self, peer_id: Any) -> None:
+        """Drop the stream to a peer whose link has ended.
+
+        libp2p is told 0.2 s later; who has come back by then would keep a stream that leads nowhere.
+        """
+        with _contained(self._counters):
+            self._pubsub._handle_dead_peer(peer_id)
+
     def close(self) -> None:
         """End the thread of libp2p's cache of seen messages."""
         self._pubsub.seen_messages.stop()

@@ -220,6 +220,8 @@ class Host:
             del self.links[link.peer]
         if link.was_up:
             self._dispatcher.peer_down(link.peer)
+        if self._gossip is not None and self._nursery is not None:
+            self._nursery.start_soon(self._gossip.forget, link.connection.muxed_conn.peer_id)
 
     def _offend(self, peer: PeerId, reason: str) -> None:
         link = self.links.get(peer)

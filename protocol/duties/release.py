@@ -87,8 +87,10 @@ def release_checks(desk: Desk) -> None:
     missing = [bundle.peer for bundle in desk.learning.sharers if bundle.peer not in seeds]
     dropped = [peer for peer in missing if peer not in contributors]
     due = [(0, dropped)] if desk.learning.phase is Phase.BALLOT else []
-    if desk.clock.soft_passed or desk.clock.late:
+    if desk.clock.release:
         due.append((1, missing))
+    if desk.clock.late:
+        due.append((2, missing))
     base = int(ReleaseStage.CHECK) * 128
     for attempt, dealers in due:
         if dealers and not desk.pool.get(desk.state.round, Kind.SHARE_RELEASE, desk.me, base + attempt):

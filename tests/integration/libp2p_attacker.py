@@ -6,33 +6,56 @@ from typing import Any
 
 import trio
 from libp2p import new_host
+from libp2p.crypto.x25519 import create_new_key_pair as new_noise_key_pair
 from libp2p.protocol_muxer.multiselect_client import MultiselectClient
 from libp2p.protocol_muxer.multiselect_communicator import MultiselectCommunicator
 from libp2p.security.noise.transport import PROTOCOL_ID as NOISE_PROTOCOL
 from libp2p.security.noise.transport import Transport as NoiseTransport
-from libp2p.crypto.x25519 import create_new_key_pair as new_noise_key_pair
 from multiaddr import Multiaddr
 
 from flocknode.transport.libp2p_admission import key_pair, libp2p_id
+from flocknode.transport.libp2p_link import MESSAGE_PROTOCOL
 from protocol.keys import Identity, PeerId
 
 Attack = Callable[[Any, Any], Awaitable[None]]
+LIMIT_S = 20.0
 
 
-async def attack(attacker: Identity, victim: PeerId, address: str, run: Attack, dial: bool = True) -> None:
-    """Run `run(host, connection)` in another thread; raises what that raises."""
+def _first_of(error: BaseException) -> BaseException:
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+async def attack(attacker: Identity, victim: PeerId, address: str, run: Attack) -> None:
+    """Dial the victim and run `run(host, connection)`, in another thread; raises what that raises.
+
+    The attacker accepts the victim's message stream, so that the victim holds a link, and reads nothing of it.
+    """
+
+    async def swallow(stream: Any) -> None:
+        await trio.sleep_forever()
 
     async def main() -> None:
         keys = key_pair(attacker)
         noise = NoiseTransport(keys, new_noise_key_pair().private_key)
         host = new_host(key_pair=keys, sec_opt={NOISE_PROTOCOL: noise})
+        host.set_stream_handler(MESSAGE_PROTOCOL, swallow)
         async with host.run([Multiaddr("/ip4/127.0.0.1/tcp/0")]):
-            network = host.get_network()
-            network.retry_config.max_retries = 0
-            connection = await network.dial_addr(Multiaddr(address), libp2p_id(victim)) if dial else None
-            await run(host, connection)
+            with trio.fail_after(LIMIT_S):
+                await run(host, await dial(host, victim, address))
 
-    await asyncio.to_thread(trio.run, main)
+    try:
+        await asyncio.to_thread(trio.run, main)
+    except BaseExceptionGroup as error:
+        raise _first_of(error) from None
+
+
+async def dial(host: Any, victim: PeerId, address: str) -> Any:
+    """A connection, at the first attempt."""
+    network = host.get_network()
+    network.retry_config.max_retries = 0
+    return await network.dial_addr(Multiaddr(address), libp2p_id(victim))
 
 
 async def open_stream(connection: Any, protocol: str) -> Any:
@@ -41,7 +64,6 @@ async def open_stream(connection: Any, protocol: str) -> Any:
     return stream
 
 
-async def until_closed(connection: Any, limit_s: float = 10.0) -> None:
+async def until_closed(connection: Any) -> None:
     """Wait until the victim has closed the connection."""
-    with trio.fail_after(limit_s):
-        await connection.muxed_conn.event_closed.wait()
+    await connection.muxed_conn.event_closed.wait()

@@ -112,9 +112,7 @@ class Scene:
 
     def run_until(self, index: int, phase: Phase) -> None:
         """Until one node has committed the block that begins a phase."""
-        self.world.run(
-            lambda _: self.engine(index).state.learning.phase is phase, max_virtual_ms=PATIENCE_MS
-        )
+        self.world.run(lambda _: self.engine(index).state.learning.phase is phase, max_virtual_ms=PATIENCE_MS)
 
     def end_round(self, round_: int = 1) -> Scene:
         """Until every node that is up has ended the round."""

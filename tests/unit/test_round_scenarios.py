@@ -10,7 +10,7 @@ from protocol.events import Event
 from protocol.ledger.block import BlockKind, Reason
 from protocol.ledger.settlement import least_sharers
 from protocol.ledger.state import Phase
-from protocol.messages import (Complaint, Kind, ReleaseStage, ShareRelease, ZReply)
+from protocol.messages import Complaint, Kind, ReleaseStage, ShareRelease, ZReply
 from protocol.params import Sparsify
 from protocol.sharing import ShareKind
 from sim.adversaries.aggregators import EquivocatingAggregator, RefusingAggregator, SilentAggregator
@@ -76,7 +76,9 @@ def test_a_proposer_that_drops_after_sharing_is_taken_out_of_the_masks(profile: 
     scene.end_round()
     assert sorted(contributors(scene)) == sorted(others)
     masks = {scene.peer(gone)}
-    assert {dealer for dealer, kind in released(scene, ReleaseStage.UNMASK) if kind is ShareKind.MASK} == masks
+    assert {
+        dealer for dealer, kind in released(scene, ReleaseStage.UNMASK) if kind is ShareKind.MASK
+    } == masks
     assert np.array_equal(scene.model(), scene.plain_model(others))
     assert scene.change(gone) == 0
 
@@ -164,7 +166,9 @@ def test_an_aggregator_that_signs_two_claims_gets_one_through_or_none(split: int
         return {scene.aggregator: EquivocatingAggregator(identity, network, misled, told)}
 
     scene = Scene(cast).end_round()
-    claims = {s.id for _, s in scene.statements(Kind.AGGREGATE_CLAIM) if s.sender == scene.peer(scene.aggregator)}
+    claims = {
+        s.id for _, s in scene.statements(Kind.AGGREGATE_CLAIM) if s.sender == scene.peer(scene.aggregator)
+    }
     assert len(claims) == 2
     assert scene.kinds()[-1] is BlockKind.OUTCOME
     assert np.array_equal(scene.model(), scene.plain_model(scene.proposers))
@@ -189,7 +193,9 @@ def test_a_dealer_answers_a_complaint_in_public_and_stays() -> None:
     scene = Scene(lambda s: {s.proposers[0]: BoxSpoiler(s.peer(s.proposers[1]))}).end_round()
     dealer, holder = scene.proposers[:2]
     complaints = scene.statements(Kind.COMPLAINT)
-    assert {(s.sender, s.body) for _, s in complaints} == {(scene.peer(holder), Complaint(scene.peer(dealer)))}
+    assert {(s.sender, s.body) for _, s in complaints} == {
+        (scene.peer(holder), Complaint(scene.peer(dealer)))
+    }
     openings = scene.statements(Kind.SHARE_OPENING)
     assert {(s.sender, s.body.holder) for _, s in openings} == {(scene.peer(dealer), scene.peer(holder))}
     assert len(scene.body(BlockKind.SETUP).bundles) == len(scene.proposers)
@@ -220,7 +226,9 @@ def test_a_garbage_dealer_is_proven_guilty_and_the_round_abandoned() -> None:
     scene = Scene(lambda s: {s.proposers[0]: GarbageDealer(ShareKind.SELF)}).end_round()
     assert scene.kinds()[-2:] == [BlockKind.ABANDON, BlockKind.ABORT]
     assert scene.body(BlockKind.ABORT).reason is Reason.DEALER_FAULT
-    assert {s.body.dealer for _, s in scene.statements(Kind.DEALER_EVIDENCE)} == {scene.peer(scene.proposers[0])}
+    assert {s.body.dealer for _, s in scene.statements(Kind.DEALER_EVIDENCE)} == {
+        scene.peer(scene.proposers[0])
+    }
     changes = {node.index: scene.change(node.index) for node in scene.world.nodes}
     assert changes.pop(scene.proposers[0]) == -scene.params.fault_penalty_units
     assert set(changes.values()) == {0}
