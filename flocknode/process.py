@@ -65,17 +65,25 @@ def run(directory: Path, console: bool = False) -> int:
         return 0
     except KeyboardInterrupt:
         return 0
-    except EXPECTED as error:
-        log.error("cannot_run", why=str(error))
-        print(f"flocknode: {settings.name}: {error}", file=sys.stderr)
-        return 1
     except Exception as error:
-        log.error("crashed", why=str(error), exc_info=error)
-        print(f"flocknode: {settings.name} crashed, see {file.name}: {error!r}", file=sys.stderr)
+        cause = _cause(error)
+        if isinstance(cause, EXPECTED):
+            log.error("cannot_run", why=str(cause))
+            print(f"flocknode: {settings.name}: {cause}", file=sys.stderr)
+        else:
+            log.error("crashed", why=repr(cause), exc_info=error)
+            print(f"flocknode: {settings.name} crashed, see {file.name}: {cause!r}", file=sys.stderr)
         return 1
     finally:
         logging.getLogger().removeHandler(bridge)
         file.close()
+
+
+def _cause(error: BaseException) -> BaseException:
+    """The one failure of a task that ended its group."""
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error
 
 
 async def _live(directory: NodeDirectory, log: Logger) -> None:

@@ -110,6 +110,14 @@ class Progress:
             return have, expected
         return have + len(held[Kind.SEALED_VOTE]), expected + len(learning.voters)
 
+    def most_of(self) -> tuple[int, int]:
+        """(have, expected) that the soft deadline goes by: of a ballot the votes, for evaluating takes time."""
+        d, verified = self.desk, self.desk.memory.findings.verified
+        disputed = verified is not None and verified.verdict is not Verdict.TRUSTED
+        if d.learning.phase is not Phase.BALLOT or (disputed and not d.learning.ballot):
+            return self.count()
+        return len(self._held_votes(Kind.SEALED_VOTE)), len(d.learning.voters)
+
     def contributions(self) -> tuple[int, int]:
         """(have, expected) contributions, acknowledged or not; (0, 0) outside phase 2."""
         d = self.desk

@@ -55,7 +55,7 @@ class Readiness:
         self._track_parts(now)
         if have >= expected:
             return (clock.ready is None or self.changed()) and self.send()
-        if clock.most_since_ms is None and is_most(have, expected):
+        if clock.most_since_ms is None and is_most(*self.progress.most_of()):
             clock.most_since_ms = now
             elapsed = now - clock.began_ms
             self.desk.outbox.add(SetTimer("soft", soft_deadline_ms(elapsed) - elapsed))

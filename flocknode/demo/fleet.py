@@ -1,36 +1,55 @@
-"""The nodes of a demo, each in a process of its own: started, killed, started again, never left behind."""
+"""The nodes of a demo, each in a process of its own: started, killed, started again, never left behind.
+
+Nodes are forked from the launcher, which has imported and compiled everything by then: seven start in the
+time of one, and one that was killed is back at once. For that the launcher keeps to a single thread.
+"""
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
+import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
-from multiprocessing.connection import wait
-from multiprocessing.context import ForkServerProcess
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import NoReturn, Self
+
+from flocknode.config import NodeDirectory
 
 OUTPUT_FILE = "output.log"
-"""Where a node's standard output and error go: what it says there before it has a log, or as it crashes."""
+"""Where a node's standard output and error go: what it says before it has a log, or as it crashes."""
 
 STOP_TIMEOUT_S = 10.0
+POLL_S = 0.01
+
+
+def preload(directory: NodeDirectory) -> None:
+    """Import, compile and read what the nodes of this network have in common, without starting a thread."""
+    import flocknode.learning.poisoning
+    import flocknode.process  # noqa: F401
+    from flocknode.assembly import warm_kernels
+    from flocknode.learning.datasets import load_dataset
+
+    warm_kernels(directory.genesis.params, directory.genesis.network)
+    load_dataset(directory.config.learning.task)
 
 
 class Fleet:
-    """Runs nodes by index, each in a process of its own; leaving its context stops them all.
+    """Runs the nodes of `directories` by index; leaving its context stops them all.
 
-    A node gets SIGTERM when it is to stop, also from itself when whoever launched it is gone, so that even
-    a launcher that was killed leaves no process behind.
+    A node gets SIGTERM when it is to stop, also, from itself, when its launcher is gone: a launcher that was
+    killed leaves no process behind either.
     """
 
     def __init__(self, directories: Sequence[Path]) -> None:
         self.directories = tuple(directories)
-        self._context = _server()
-        self._processes: dict[int, ForkServerProcess] = {}
+        self.pids: dict[int, int] = {}
+        """The last process of each node that was started, ended or not."""
+        self._exit_codes: dict[int, int] = {}
+        # Only the launcher holds the writing end: when it is gone, a node that reads sees the end.
+        self._lifeline, self._held = os.pipe()
 
     def __enter__(self) -> Self:
         return self
@@ -39,14 +58,22 @@ class Fleet:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
+        os.close(self._held)
+        os.close(self._lifeline)
 
     def start(self, index: int) -> None:
         """Start a node that does not run."""
-        process = self._context.Process(
-            target=_live, args=(self.directories[index],), name=self.directories[index].name, daemon=True
-        )
-        process.start()
-        self._processes[index] = process
+        sys.stdout.flush()
+        sys.stderr.flush()
+        pid = os.fork()
+        if pid == 0:
+            try:
+                os.close(self._held)
+                _live(self.directories[index], self._lifeline)
+            finally:
+                os._exit(1)
+        self.pids[index] = pid
+        self._exit_codes.pop(index, None)
 
     def start_all(self) -> None:
         for index in range(len(self.directories)):
@@ -54,108 +81,62 @@ class Fleet:
 
     def kill(self, index: int) -> None:
         """SIGKILL, and wait until the process is gone."""
-        process = self._processes[index]
-        process.kill()
-        process.join(STOP_TIMEOUT_S)
+        self._signal(index, signal.SIGKILL)
+        self._wait([index], STOP_TIMEOUT_S)
 
-    def is_alive(self, index: int) -> bool:
-        process = self._processes.get(index)
-        return process is not None and process.is_alive()
+    def exit_code(self, index: int) -> int | None:
+        """How a node ended: None while it runs, minus the signal where one ended it."""
+        if index not in self._exit_codes:
+            pid, status = os.waitpid(self.pids[index], os.WNOHANG)
+            if pid:
+                self._exit_codes[index] = os.waitstatus_to_exitcode(status)
+        return self._exit_codes.get(index)
 
-    def pid(self, index: int) -> int | None:
-        """The process id of a node that was started."""
-        process = self._processes.get(index)
-        return None if process is None else process.pid
+    def is_running(self, index: int) -> bool:
+        return index in self.pids and self.exit_code(index) is None
 
-    def exit_codes(self) -> dict[int, int | None]:
-        """Of every node that was started: None while it runs, minus the signal where one ended it."""
-        return {index: process.exitcode for index, process in self._processes.items()}
+    def running(self) -> list[int]:
+        return [index for index in self.pids if self.is_running(index)]
 
     def stop(self, timeout_s: float = STOP_TIMEOUT_S) -> None:
         """SIGTERM to all that run, SIGKILL to those that have not ended when time is up."""
-        running = [process for process in self._processes.values() if process.is_alive()]
-        for process in running:
-            process.terminate()
+        running = self.running()
+        for index in running:
+            self._signal(index, signal.SIGTERM)
+        for index in self._wait(running, timeout_s):
+            self.kill(index)
+
+    def _signal(self, index: int, number: signal.Signals) -> None:
+        # Not reaped yet, so the id is still that of our own process, even if it has just ended.
+        if self.is_running(index):
+            os.kill(self.pids[index], number)
+
+    def _wait(self, indices: Sequence[int], timeout_s: float) -> list[int]:
+        """Those that still run when time is up."""
         deadline = time.monotonic() + timeout_s
-        for process in running:
-            process.join(max(0.0, deadline - time.monotonic()))
-        for process in running:
-            if process.is_alive():
-                process.kill()
-                process.join()
-
-    def call(self, work: Callable[..., Any], *arguments: Any) -> Any:
-        """The result of `work(*arguments)`, computed where everything is imported already.
-
-        Raises what it raised. Both are module level and picklable.
-        """
-        receiver, sender = self._context.Pipe(duplex=False)
-        process = self._context.Process(target=_answer, args=(sender, work, arguments), daemon=True)
-        process.start()
-        sender.close()
-        try:
-            succeeded, result = receiver.recv()
-        except EOFError:
-            process.join()
-            raise RuntimeError(f"{work.__name__} ended with exit code {process.exitcode}") from None
-        finally:
-            receiver.close()
-        process.join()
-        if succeeded:
-            return result
-        raise result
+        while True:
+            left = [index for index in indices if self.is_running(index)]
+            if not left or time.monotonic() >= deadline:
+                return left
+            time.sleep(POLL_S)
 
 
-def _server() -> multiprocessing.context.ForkServerContext:
-    # One thread for BLAS in each of many processes on few cores, and none that a fork would lose.
-    for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-        os.environ.setdefault(variable, "1")
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["flocknode.demo.nursery"])
-    return context
-
-
-def prepare() -> None:
-    """Have the fork server started, with everything imported; takes seconds the first time."""
-    process = _server().Process(target=_nothing, daemon=True)
-    process.start()
-    process.join()
-
-
-def _nothing() -> None:
-    pass
-
-
-def _answer(sender: Any, work: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
-    _detach()
-    try:
-        answer = (True, work(*arguments))
-    except Exception as error:
-        answer = (False, error)
-    sender.send(answer)
-    sender.close()
-
-
-def _live(directory: Path) -> None:
-    """The process of one node, as `flocknode node run` has it."""
+def _live(directory: Path, lifeline: int) -> NoReturn:
+    """The process of one node, as `flocknode node run` has it, but for where its output goes."""
     from flocknode.process import main
 
-    _detach()
+    # Ctrl-C is for the launcher, which then stops its nodes in order.
+    os.setsid()
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     output = os.open(directory / OUTPUT_FILE, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     os.dup2(output, 1)
     os.dup2(output, 2)
     os.close(output)
+    threading.Thread(target=_end_with_launcher, args=(lifeline,), daemon=True).start()
     main(directory)
 
 
-def _detach() -> None:
-    """Ctrl-C is for the launcher alone, which then stops its nodes; and nobody outlives the launcher."""
-    os.setsid()
-    threading.Thread(target=_end_with_launcher, daemon=True).start()
-
-
-def _end_with_launcher() -> None:
-    launcher = multiprocessing.parent_process()
-    if launcher is not None:
-        wait([launcher.sentinel])
-        os.kill(os.getpid(), signal.SIGTERM)
+def _end_with_launcher(lifeline: int) -> None:
+    os.read(lifeline, 1)
+    os.kill(os.getpid(), signal.SIGTERM)

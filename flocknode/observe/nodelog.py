@@ -51,6 +51,9 @@ class NodeLog:
     evaluations: dict[int, Evaluation] = field(factory=dict, init=False)
     """By round."""
     height: int = field(default=0, init=False)
+    bytes_in: int = field(default=0, init=False)
+    bytes_out: int = field(default=0, init=False)
+    """Since the node was started last, as of its last block."""
     _last: Moment | None = field(default=None, init=False)
     _offset: int = field(default=0, init=False)
 
@@ -93,6 +96,7 @@ class NodeLog:
                         moment.bytes_out - self._last.bytes_out,
                     )
                 self._last, self.height = moment, entry["height"]
+                self.bytes_in, self.bytes_out = moment.bytes_in, moment.bytes_out
             case "evaluation":
                 scores = {name: float(entry[name]) for name in SCORES if name in entry}
                 self.evaluations[entry["round"]] = Evaluation(entry["num_examples"], scores)

@@ -30,7 +30,7 @@ def framed(payload: bytes) -> bytes:
     return len(payload).to_bytes(LENGTH_BYTES, "big") + payload
 
 
-def frame_length(prefix: bytes, limit: int) -> int | None:
+def frame_length(prefix: bytes | bytearray, limit: int) -> int | None:
     """The announced length, None for no bytes at all; FrameTooLongError above the limit."""
     size = int.from_bytes(prefix, "big")
     if size == _NOTHING:
@@ -47,23 +47,21 @@ class FrameReader:
     limit: int = MAX_MESSAGE_BYTES
     _buffer: bytearray = field(factory=bytearray)
 
-    def feed(self, data: bytes) -> list[bytes]:
-        """The messages completed by `data`; FrameTooLongError before any byte of an oversize one is kept."""
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        """The messages completed by `data`; FrameTooLongError where an oversize one is announced."""
         self._buffer += data
-        messages, start, end = [], 0, len(self._buffer)
-        with memoryview(self._buffer) as view:
-            while end - start >= LENGTH_BYTES:
-                size = frame_length(bytes(view[start : start + LENGTH_BYTES]), self.limit)
-                body = start + LENGTH_BYTES
-                if size is None:
-                    start = body
-                    continue
-                if end - body < size:
-                    break
-                start = body + size
-                messages.append(bytes(view[body:start]))
+        start, end = 0, len(self._buffer)
+        while end - start >= LENGTH_BYTES:
+            body = start + LENGTH_BYTES
+            size = frame_length(self._buffer[start:body], self.limit)
+            if size is None:
+                start = body
+                continue
+            if end - body < size:
+                break
+            start = body + size
+            yield bytes(memoryview(self._buffer)[body:start])
         del self._buffer[:start]
-        return messages
 
 
 @define

@@ -158,15 +158,19 @@ class Link:
         """Whatever goes wrong on a link ends that link and nothing else."""
         try:
             await serve()
-        except WriteTimeoutError:
-            self.offend("write-timeout")
-        except FrameTooLongError as error:
-            _log.warning("link to %s: %s", short_name(self.peer), error)
-            self.offend("oversize")
-        except (StreamEOF, MuxedStreamEOF):
-            self.close("closed by the peer")
-        except Exception as error:
-            self.close(f"{type(error).__name__}: {error}")
+        except Exception as caught:
+            error: Exception = caught
+            while isinstance(error, ExceptionGroup):
+                error = error.exceptions[0]
+            _log.debug("link to %s: %r", short_name(self.peer), error)
+            if isinstance(error, WriteTimeoutError):
+                self.offend("write-timeout")
+            elif isinstance(error, FrameTooLongError):
+                self.offend("oversize")
+            elif isinstance(error, (StreamEOF, MuxedStreamEOF)):
+                self.close("closed by the peer")
+            else:
+                self.close(f"{type(error).__name__}: {error}")
 
     async def write(self, writer: YamuxWriter, piece: memoryview) -> None:
         """One write within the time limit; WriteTimeoutError leaves the connection unusable."""

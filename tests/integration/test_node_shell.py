@@ -6,6 +6,7 @@ Toy engines show the rules of the shell; the real engine then runs whole network
 import asyncio
 import io
 import json
+import multiprocessing
 import signal
 import socket
 import subprocess
@@ -14,6 +15,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +39,7 @@ from flocknode.learning.models import MODELS
 from flocknode.learning.task import load_task
 from flocknode.node import FatalError, Node
 from flocknode.observe.log import make_logger
+from flocknode.process import main
 from flocknode.store import DirectoryInUseError, Store, StoreError, open_reader
 from flocknode.transport.base import Member
 from flocknode.transport.memory import Hub, MemoryTransport
@@ -647,6 +650,15 @@ def start(path: Path) -> "subprocess.Popen[str]":
     return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
 
 
+def start_forked(path: Path) -> ForkServerProcess:
+    """As `start`, from a process that has imported everything once: a node costs seconds of imports."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["flocknode.assembly", "flocknode.learning.trainer"])
+    process = context.Process(target=main, args=(path,), daemon=True)
+    process.start()
+    return process
+
+
 def logged(path: Path, event: str) -> list[dict[str, Any]]:
     with suppress(FileNotFoundError):
         lines = (path / "node.log").read_text().splitlines()
@@ -654,41 +666,46 @@ def logged(path: Path, event: str) -> list[dict[str, Any]]:
     return []
 
 
-def wait_until(condition: Callable[[], object], processes: Iterable["subprocess.Popen[str]"]) -> None:
+def wait_until(condition: Callable[[], object], processes: Iterable[Callable[[], int | None]]) -> None:
+    """Until `condition` holds; fails when a process, given as what tells its exit code, has ended."""
     while not condition():
-        for process in processes:
-            assert process.poll() is None, process.communicate()
+        assert [exit_code() for exit_code in processes] == [None] * 4
         time.sleep(0.2)
 
 
 def test_processes_learn_survive_kill_9_and_stop_cleanly(tmp_path: Path) -> None:
     paths = write_network(tmp_path, 4)
-    processes = [start(path) for path in paths]
+    first, others = start(paths[0]), [start_forked(path) for path in paths[1:]]
     try:
-        wait_until(lambda: all(logged(path, "settled") for path in paths), processes)
+        exit_codes = [lambda: first.poll(), *(lambda process=process: process.exitcode for process in others)]
+        wait_until(lambda: all(logged(path, "settled") for path in paths), exit_codes)
         (ready,) = logged(paths[1], "ready")
         assert ready["address"] == load_node_dir(paths[1]).config.node.listen
         second = start(paths[1])
         _, told = second.communicate(timeout=60)
         assert second.returncode == 1
-        assert f"{paths[1]} is in use by process {processes[1].pid}" in told
+        assert f"{paths[1]} is in use by process {others[0].pid}" in told
 
-        processes[0].send_signal(signal.SIGKILL)
-        processes[0].communicate()
         height = len(logged(paths[1], "block"))
-        processes[0] = start(paths[0])
+        first.send_signal(signal.SIGKILL)
+        first.communicate()
+        first = start(paths[0])
         # Four nodes cannot agree with one of them gone for good: that rounds go on shows that it is back.
         round_ = logged(paths[1], "settled")[-1]["round"]
-        wait_until(lambda: all(logged(p, "settled")[-1]["round"] > round_ + 1 for p in paths), processes)
+        wait_until(lambda: all(logged(p, "settled")[-1]["round"] > round_ + 1 for p in paths), exit_codes)
         with open_reader(paths[0]) as ledger:
             heights = [number for number, _ in ledger.blocks()]
         assert heights == list(range(1, len(heights) + 1))
         assert len(heights) > height
     finally:
-        for process in processes:
-            process.send_signal(signal.SIGTERM)
-        ends = [(process.communicate(timeout=60)[1], process.returncode) for process in processes]
-    assert ends == [("", 0)] * 4
+        first.send_signal(signal.SIGTERM)
+        for process in others:
+            process.terminate()
+        _, told = first.communicate(timeout=60)
+        for process in others:
+            process.join(60)
+    assert (first.returncode, told) == (0, "")
+    assert [process.exitcode for process in others] == [0, 0, 0]
     for path in paths:
         assert logged(path, "stopped")
         assert not logged(path, "crashed")
@@ -698,8 +715,17 @@ def test_processes_learn_survive_kill_9_and_stop_cleanly(tmp_path: Path) -> None
 def test_a_process_that_cannot_run_names_the_reason(tmp_path: Path) -> None:
     (path, *_) = write_network(tmp_path, 4)
     (path / "node.key").chmod(0o644)
+    assert refusal(path).startswith(f"flocknode: {path / 'node.key'} is open to others")
+    (path / "node.key").chmod(0o600)
+    (path / "ledger.db").write_bytes(b"no database" * 1000)
+    assert refusal(path) == f"flocknode: node0: {path / 'ledger.db'}: file is not a database\n"
+    (line,) = logged(path, "cannot_run")
+    assert line["why"] == f"{path / 'ledger.db'}: file is not a database"
+
+
+def refusal(path: Path) -> str:
+    """What a process says that ends with an error."""
     process = start(path)
     _, told = process.communicate(timeout=60)
     assert process.returncode == 1
-    assert told.startswith(f"flocknode: {path / 'node.key'} is open to others")
-    assert len(told.splitlines()) == 1
+    return told

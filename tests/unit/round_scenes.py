@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
+from random import Random
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from attrs import evolve
 from protocol.checkpoint import decode_checkpoint
 from protocol.engine import Engine
 from protocol.events import Broadcast, Effect, Notify, Send
-from protocol.jobs import ContributeJob, Job, JobResult
+from protocol.jobs import ContributeJob, EvaluateJob, Job, JobResult
 from protocol.ledger.block import Block, BlockBody, BlockKind, decode_body
 from protocol.ledger.state import LedgerState, Phase
 from protocol.envelope import Statement
@@ -31,16 +32,21 @@ from sim.node import Node
 from sim.worker import JobWorker
 from sim.world import ReadBlob
 
-NODES = 7
+NODES = 5
+"""Four proposers and one aggregator; the voters are proposers too."""
 PATIENCE_MS = 300_000
 
 Cast = Callable[["Scene"], Mapping[int, Filter]]
 
 
 class NotingWorker(JobWorker):
-    """Writes down every contribution that a proposer was to make."""
+    """Writes down every contribution that a proposer was to make. Evaluating takes `evaluate_ms`."""
 
     contributions: dict[tuple[int, int], ContributeJob]
+    evaluate_ms = 300
+
+    def duration_ms(self, node: int, job: Job, random: Random) -> int:
+        return self.evaluate_ms if isinstance(job, EvaluateJob) else super().duration_ms(node, job, random)
 
     def run(self, node: int, job: Job, read_blob: ReadBlob) -> JobResult:
         if isinstance(job, ContributeJob):
@@ -64,7 +70,7 @@ class Scene:
         self.aggregators = [member_of(self.founding, peer) for peer in roles.aggregators]
         self.proposers = [member_of(self.founding, peer) for peer in roles.proposers]
         self.voters = [member_of(self.founding, peer) for peer in roles.voters]
-        self.sent: list[tuple[int, Statement]] = []
+        self.sent: list[tuple[int, bytes]] = []
         self.worker = NotingWorker(SyntheticLearner(self.params, self.founding.bytes32("learner")))
         self.worker.contributions = {}
         self.filters = dict(cast(self)) if cast else {}
@@ -80,7 +86,7 @@ class Scene:
     def _note(self, node: Node, performed: Sequence[Effect]) -> None:
         for effect in performed:
             if isinstance(effect, Broadcast | Send):
-                self.sent.extend((node.index, statement) for statement in _opened(effect.data))
+                self.sent.append((node.index, effect.data))
 
     # -- who and what ----------------------------------------------------------------------------
 
@@ -154,7 +160,8 @@ class Scene:
 
     def statements(self, kind: Kind, round_: int = 1) -> list[tuple[int, Statement]]:
         """Everything of one kind that left any node, with the node that sent it."""
-        return [(i, s) for i, s in self.sent if s.kind is kind and s.round == round_]
+        opened = ((index, statement) for index, data in self.sent for statement in _opened(data))
+        return [(index, s) for index, s in opened if s.kind is kind and s.round == round_]
 
     def change(self, index: int) -> int:
         """What a node has won or lost since genesis, in units."""

@@ -100,7 +100,7 @@ def test_of_a_proposer_that_drops_after_uploading_the_check_seed_is_rebuilt(prof
 
 @both_profiles
 def test_below_the_threshold_the_round_aborts_and_nothing_is_revealed(profile: str) -> None:
-    scene = Scene(profile=profile)
+    scene = Scene(profile=profile, nodes=7)
     for gone in scene.proposers[:2]:
         scene.run_until(gone, Phase.CONTRIBUTE)
         scene.world.crash(gone)
@@ -120,7 +120,7 @@ def test_below_the_threshold_the_round_aborts_and_nothing_is_revealed(profile: s
 
 
 def test_with_too_few_sharers_the_round_ends_before_anything_is_contributed() -> None:
-    scene = Scene()
+    scene = Scene(nodes=7)
     gone = scene.proposers[:2]
     scene.run_until(scene.observer, Phase.SHARE)
     for index in gone:
@@ -136,7 +136,7 @@ def test_with_too_few_sharers_the_round_ends_before_anything_is_contributed() ->
 
 @both_profiles
 def test_a_silent_aggregator_is_replaced(profile: str) -> None:
-    scene = Scene(lambda scene: {scene.aggregator: SilentAggregator()}, profile=profile).end_round()
+    scene = Scene(lambda scene: {scene.aggregator: SilentAggregator()}, profile=profile, nodes=7).end_round()
     assert BlockKind.TIMEOUT in scene.kinds()
     claims = scene.statements(Kind.AGGREGATE_CLAIM)
     assert {statement.sender for _, statement in claims} == {scene.peer(scene.aggregators[1])}
@@ -146,7 +146,9 @@ def test_a_silent_aggregator_is_replaced(profile: str) -> None:
 
 
 def test_when_every_aggregator_is_silent_the_round_aborts_and_nobody_pays() -> None:
-    scene = Scene(lambda scene: {index: SilentAggregator() for index in scene.aggregators}, max_attempts=2)
+    scene = Scene(
+        lambda scene: {index: SilentAggregator() for index in scene.aggregators}, max_attempts=2, nodes=7
+    )
     scene.end_round()
     assert scene.kinds().count(BlockKind.TIMEOUT) == 1
     assert scene.body(BlockKind.ABORT).reason is Reason.NO_AGGREGATE
@@ -165,7 +167,7 @@ def test_an_aggregator_that_signs_two_claims_gets_one_through_or_none(split: int
         misled, told = scene.peers(others[:split]), scene.peers(others[split:])
         return {scene.aggregator: EquivocatingAggregator(identity, network, misled, told)}
 
-    scene = Scene(cast).end_round()
+    scene = Scene(cast, nodes=7).end_round()
     claims = {
         s.id for _, s in scene.statements(Kind.AGGREGATE_CLAIM) if s.sender == scene.peer(scene.aggregator)
     }
@@ -275,7 +277,7 @@ def test_a_copied_mask_key_disqualifies_both() -> None:
         identity, network = scene.founding.identities[copier], scene.founding.genesis.network
         return {copier: KeyCopier(identity, network, scene.peer(victim))}
 
-    scene = Scene(cast)
+    scene = Scene(cast, nodes=7)
     scene.run_until(scene.observer, Phase.SHARE)
     copier, victim = scene.proposers[1:3]
     roles = scene.state.learning.roles
@@ -312,7 +314,7 @@ def test_a_sealed_vote_that_is_never_opened_costs_gamma() -> None:
         identity, network = scene.founding.identities[scene.voters[0]], scene.founding.genesis.network
         return {scene.voters[0]: Withholder(identity, network, frozenset({Kind.VOTE_OPENING}))}
 
-    scene = Scene(cast).end_round()
+    scene = Scene(cast, nodes=7).end_round()
     assert len(scene.body(BlockKind.BALLOT).sealed_votes) == 2
     assert len(scene.body(BlockKind.OUTCOME).openings) == 1
     assert scene.change(scene.voters[0]) == -scene.params.gamma_units
@@ -326,6 +328,7 @@ def test_a_poisoned_sum_is_voted_down_and_its_proposers_pay(profile: str) -> Non
         profile=profile,
         sparsify=Sparsify.OFF,
         sparsify_permille=1000,
+        nodes=7,
     ).end_round()
     assert scene.verdicts() == ["TRUSTED"]
     assert {s.body.vote for _, s in scene.statements(Kind.VOTE_OPENING)} == {-1}
@@ -336,10 +339,29 @@ def test_a_poisoned_sum_is_voted_down_and_its_proposers_pay(profile: str) -> Non
 
 
 def test_one_voter_against_a_good_sum_loses_to_the_other() -> None:
-    scene = Scene(lambda scene: {scene.voters[0]: Contrarian()}).end_round()
+    scene = Scene(lambda scene: {scene.voters[0]: Contrarian()}, nodes=7).end_round()
     assert np.array_equal(scene.model(), scene.plain_model(scene.proposers))
     assert scene.change(scene.voters[0]) == -scene.params.gamma_units
     assert scene.change(scene.voters[1]) >= scene.params.gamma_units
+
+
+def test_voters_that_take_their_time_are_waited_for() -> None:
+    scene = Scene()
+    scene.worker.evaluate_ms = 5_000
+    scene.end_round()
+    assert len(scene.body(BlockKind.OUTCOME).openings) == 2
+    assert np.array_equal(scene.model(), scene.plain_model(scene.proposers))
+
+
+def test_a_dead_voter_does_not_cost_the_hard_deadline() -> None:
+    scene = Scene(nodes=7)
+    scene.run_until(scene.voters[0], Phase.BALLOT)
+    scene.world.crash(scene.voters[0])
+    began = scene.world.now
+    scene.end_round()
+    assert len(scene.body(BlockKind.OUTCOME).openings) == 1
+    assert scene.world.now - began < scene.params.train_deadline_ms
+    assert np.array_equal(scene.model(), scene.plain_model(scene.proposers))
 
 
 def test_witnesses_are_not_needed_by_those_who_are_receipted() -> None:
