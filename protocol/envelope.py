@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from attrs import field, frozen
 
 from protocol import keys
@@ -92,8 +94,7 @@ class Statement:
         return encode(Envelope(e.version, e.network, e.round, e.kind, e.sender, e.body, e.signature))
 
 
-@frozen(order=True)
-class Slot:
+class Slot(NamedTuple):
     """Where at most one statement of a sender belongs."""
 
     round: int

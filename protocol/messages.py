@@ -398,8 +398,8 @@ class KindRule:
 
 _KB = 1 << 10
 _MB = 1 << 20
-MESSAGE_BYTES = 9 * _MB // 8
-"""The most bytes of one encoded envelope."""
+MESSAGE_BYTES = 17 * _MB // 16
+"""The most bytes of one encoded envelope, and of one message on the transport."""
 
 KIND_RULES: dict[Kind, KindRule] = {
     Kind.KEY_ADVERT: KindRule(KeyAdvert, 128),

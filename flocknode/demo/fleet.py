@@ -6,6 +6,8 @@ time of one, and one that was killed is back at once. For that the launcher keep
 
 from __future__ import annotations
 
+import gc
+import importlib
 import os
 import signal
 import sys
@@ -21,19 +23,32 @@ from flocknode.config import NodeDirectory
 OUTPUT_FILE = "output.log"
 """Where a node's standard output and error go: what it says before it has a log, or as it crashes."""
 
+IMPORTED_LATE = (
+    "flocknode.learning.poisoning",
+    "flocknode.process",
+    "flocknode.transport.libp2p_guest",
+    "flocknode.transport.libp2p_host",
+)
+"""What a node imports when it needs it, and with it torch and libp2p."""
+
 STOP_TIMEOUT_S = 10.0
 POLL_S = 0.01
 
 
 def preload(directory: NodeDirectory) -> None:
     """Import, compile and read what the nodes of this network have in common, without starting a thread."""
-    import flocknode.learning.poisoning
-    import flocknode.process  # noqa: F401
     from flocknode.assembly import warm_kernels
     from flocknode.learning.datasets import load_dataset
+    from flocknode.transport.libp2p_quiet import import_libp2p
 
+    import_libp2p()
+    for name in IMPORTED_LATE:
+        importlib.import_module(name)
     warm_kernels(directory.genesis.params, directory.genesis.network)
     load_dataset(directory.config.learning.task)
+    # The first full collection of each fork would touch, and so copy, every page of what is loaded here.
+    gc.collect()
+    gc.freeze()
 
 
 class Fleet:

@@ -1,4 +1,4 @@
-"""A libp2p peer that keeps none of this project's rules: a stock host, in the trio run of its victims."""
+"""A libp2p peer that keeps none of this project's rules: a stock host, in a thread of its own."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -30,7 +30,7 @@ def _first_of(error: BaseException) -> BaseException:
 async def attack(attacker: Identity, victim: PeerId, address: str, run: Attack) -> None:
     """Dial the victim and run `run(host, connection)`; raises what that raises.
 
-    The attacker accepts the victim's message stream, so that the victim holds a link, and reads nothing of it.
+    The attacker accepts the victim's message stream, so that the victim holds a link, and reads none of it.
     """
 
     async def swallow(stream: Any) -> None:
@@ -45,18 +45,10 @@ async def attack(attacker: Identity, victim: PeerId, address: str, run: Attack) 
             with trio.fail_after(LIMIT_S):
                 await run(host, await dial(host, victim, address))
 
-    finished: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-    async def report() -> None:
-        try:
-            await main()
-        except Exception as error:
-            finished.set_exception(_first_of(error))
-        else:
-            finished.set_result(None)
-
-    trio.lowlevel.spawn_system_task(report)
-    await finished
+    try:
+        await asyncio.to_thread(trio.run, main)
+    except BaseExceptionGroup as error:
+        raise _first_of(error) from None
 
 
 async def dial(host: Any, victim: PeerId, address: str) -> Any:

@@ -1,53 +1,27 @@
-"""The shell around the engine: order and durability of effects, timers, jobs, blobs, crashes, processes.
+"""The shell around the engine: order and durability of effects, timers, jobs, blobs, crashes.
 
-Toy engines show the rules of the shell; the real engine then runs whole networks on it.
+Toy engines show the rules; `test_node_network` runs the real one.
 """
 
 import asyncio
-import io
-import json
-import multiprocessing
-import signal
-import socket
-import subprocess
-import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
-from multiprocessing.context import ForkServerProcess
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from attrs import define, evolve, field
+from node_world import GO, MODEL, PEERS, NoTask, Rule, Running, Toy, living, on
 
 from flocknode import inbox as inbox_module
 from flocknode import spool
-from flocknode.blobs import BlobStore
-from flocknode.config import (
-    LearningSettings,
-    NodeConfig,
-    NodeDirectory,
-    NodeSettings,
-    load_node_dir,
-    write_node_dir,
-)
-from flocknode.learner import Learner
-from flocknode.learning.models import MODELS
-from flocknode.learning.task import load_task
-from flocknode.node import FatalError, Node
-from flocknode.observe.log import make_logger
-from flocknode.process import main
+from flocknode.node import FatalError
 from flocknode.store import DirectoryInUseError, Store, StoreError, open_reader
-from flocknode.transport.base import Member
-from flocknode.transport.memory import Hub, MemoryTransport
+from flocknode.transport.memory import Hub
 from protocol import jobs
 from protocol.blob import CHUNK_BYTES, blob_digest
-from protocol.checkpoint import initial_checkpoint
 from protocol.codec import encode
-from protocol.engine import Engine
 from protocol.events import (
     BlobFailed,
     BlobReady,
@@ -74,122 +48,7 @@ from protocol.events import (
     Start,
     TimerFired,
 )
-from protocol.keys import Identity
 from protocol.messages import Transaction, TransactionKind
-from protocol.params import MICRO, Genesis, GenesisMember, hardened, sort_members
-from protocol.sortition import default_roles
-
-IDENTITIES = [Identity.from_seed(bytes([i + 1]) * 32) for i in range(6)]
-PEERS = [identity.peer for identity in IDENTITIES]
-DIGITS = MODELS["digits"]
-PARAMS = hardened(dimension=DIGITS.dimension, n_proposers=4, n_voters=2)
-MODEL = initial_checkpoint(PARAMS, DIGITS.initial_weights(1))
-GO = Command(b"go")
-Rule = Callable[[Event], Iterable[Effect]]
-
-
-@define(eq=False)
-class Toy:
-    """An engine that is a function from events to effects, and remembers the events."""
-
-    rule: Rule
-    events: list[Event] = field(factory=list)
-    changed: asyncio.Event = field(factory=asyncio.Event)
-
-    def handle(self, event: Event, now: int) -> list[Effect]:
-        assert type(now) is int
-        self.events.append(event)
-        self.changed.set()
-        return list(self.rule(event))
-
-    def of(self, *kinds: type) -> list[Event]:
-        return [event for event in self.events if isinstance(event, kinds)]
-
-    async def until(self, condition: Callable[[], object]) -> None:
-        while not condition():
-            self.changed.clear()
-            await self.changed.wait()
-
-
-class Lines(io.StringIO):
-    """A log that is read while it is written."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.records: dict[str, list[dict[str, Any]]] = {}
-
-    def write(self, line: str) -> int:
-        record = json.loads(line)
-        self.records.setdefault(record["event"], []).append(record)
-        return len(line)
-
-
-@define(eq=False)
-class Running:
-    node: Node
-    store: Store
-    transport: MemoryTransport
-    task: "asyncio.Task[None]"
-    stop: asyncio.Event
-    log: Lines
-
-    def logged(self, event: str) -> list[dict[str, Any]]:
-        return self.log.records.get(event, [])
-
-
-class NoTask:
-    """A learner's task where nothing is learned."""
-
-    name = "none"
-    dimension = PARAMS.dimension
-
-
-NO_TASK = NoTask()
-
-
-@asynccontextmanager
-async def living(
-    directory: Path,
-    engine: Any,
-    hub: Hub | None = None,
-    number: int = 0,
-    members: Sequence[int] = range(6),
-    task: Any = NO_TASK,
-    run_aggregation: Any = jobs.run,
-    params: Any = PARAMS,
-    observers: Sequence[Callable[[Notify], None]] = (),
-) -> AsyncIterator[Running]:
-    """A node, from its start to its clean stop; whatever ended it before that is raised."""
-    await asyncio.to_thread(directory.mkdir, exist_ok=True)
-    blobs, store, stop, log = BlobStore(directory), await Store.open(directory), asyncio.Event(), Lines()
-    transport = MemoryTransport(hub or Hub(), PEERS[number], f"memory-{number}", penalty_s=0.05)
-    node = Node(
-        engine=engine,
-        store=store,
-        blobs=blobs,
-        transport=transport,
-        members=[Member(PEERS[i], f"memory-{i}") for i in members],
-        learner=Learner(task, params, blobs.read),
-        run_aggregation=run_aggregation,
-        log=make_logger([log], f"n{number}", "info"),
-        max_blob_bytes=3 * CHUNK_BYTES,
-        commands=directory,
-        observers=observers,
-    )
-    running = Running(node, store, transport, asyncio.create_task(node.run(stop)), stop, log)
-    ready = asyncio.create_task(node.ready.wait())
-    await asyncio.wait({running.task, ready}, return_when=asyncio.FIRST_COMPLETED)
-    ready.cancel()
-    try:
-        yield running
-    finally:
-        stop.set()
-        await running.task
-
-
-def on(trigger: Event, *effects: Effect) -> Rule:
-    return lambda event: effects if event == trigger else ()
-
 
 # -- order and durability --------------------------------------------------------------------------
 
@@ -528,204 +387,3 @@ async def test_a_node_that_cannot_start_says_so_and_frees_its_directory(tmp_path
             async with living(tmp_path / "1", Toy(lambda event: ()), hub, 0):
                 pass
     await (await Store.open(tmp_path / "1")).close()
-
-
-# -- whole networks ------------------------------------------------------------------------------
-
-
-def genesis_of(count: int) -> Genesis:
-    proposers, voters = default_roles(count)
-    params = hardened(dimension=DIGITS.dimension, n_proposers=proposers, n_voters=voters)
-    return Genesis(
-        name="shell",
-        task="digits",
-        params=evolve(params, phase_deadline_ms=3_000, view_timeout_ms=1_000),
-        members=sort_members([GenesisMember(peer, 64 * MICRO) for peer in PEERS[:count]]),
-        beacon=bytes(32),
-        model_digest=blob_digest(MODEL),
-    )
-
-
-@define(eq=False)
-class Network:
-    """Real engines on one hub, each in a directory of its own."""
-
-    base: Path
-    count: int
-    hub: Hub = field(factory=Hub)
-    engines: dict[int, Engine] = field(factory=dict)
-
-    @asynccontextmanager
-    async def node(self, number: int) -> AsyncIterator[Running]:
-        genesis, directory = genesis_of(self.count), self.base / f"node{number}"
-        task = load_task("digits", number, self.count, seed=1)
-        entropy = np.random.default_rng(number).bytes
-        engine = Engine(IDENTITIES[number], genesis, entropy, weight=task.train_count)
-        self.engines[number] = engine
-        if not directory.exists():
-            directory.mkdir()
-            BlobStore(directory).put(blob_digest(MODEL), MODEL)
-        members = range(self.count)
-        async with living(
-            directory, engine, self.hub, number, members, task, params=genesis.params
-        ) as running:
-            yield running
-
-    async def until(self, condition: Callable[[], object]) -> None:
-        while not condition():  # noqa: ASYNC110  the condition is about several engines at once
-            await asyncio.sleep(0.02)
-
-    def blocks(self, number: int) -> list[tuple[int, bytes]]:
-        with open_reader(self.base / f"node{number}") as ledger:
-            return list(ledger.blocks())
-
-
-async def test_five_engines_learn_and_a_node_that_was_away_catches_up(tmp_path: Path) -> None:
-    network = Network(tmp_path, 5)
-    async with network.node(0) as n0, network.node(1) as n1, network.node(2), network.node(3):
-        async with network.node(4) as n4:
-            await network.until(lambda: len(n0.logged("evaluation")) >= 1 and n4.logged("settled"))
-        away_at = network.engines[4].height
-        await network.until(lambda: network.engines[0].height >= away_at + 3)
-        async with network.node(4) as n4:
-            assert network.engines[4].height == away_at
-            round_ = network.engines[0].state.round
-            await network.until(lambda: all(e.state.round > round_ for e in network.engines.values()))
-            await network.until(lambda: n4.logged("evaluation"))
-    chains = [network.blocks(number) for number in range(5)]
-    shortest = min(map(len, chains))
-    assert shortest > away_at + 3
-    # Certificates may differ from node to node, blocks may not: their hashes are compared below.
-    for chain in chains:
-        assert [height for height, _ in chain[:shortest]] == list(range(1, shortest + 1))
-    heads = {line["height"]: line["hash"] for line in n0.logged("block")}
-    for n in (n1, n4):
-        told = {line["height"]: line["hash"] for line in n.logged("block")}
-        assert told.items() <= heads.items() or heads.items() <= told.items()
-    first, *_ = n0.logged("evaluation")
-    assert first["round"] == 1
-    assert first["num_examples"] == 54
-    assert 0.5 < first["accuracy"] <= 1
-    (block, *_), (settled, *_) = n0.logged("block"), n0.logged("traffic")
-    assert block["bytes_out"] > 0
-    assert len(settled["peers"]) == 4
-    assert {"time", "node", "level"} <= block.keys()
-
-
-# -- processes -----------------------------------------------------------------------------------
-
-
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    for one in sockets:
-        one.bind(("127.0.0.1", 0))
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
-
-
-def write_network(base: Path, count: int) -> list[Path]:
-    members = tuple(
-        Member(peer, f"/ip4/127.0.0.1/tcp/{port}")
-        for peer, port in zip(PEERS, free_ports(count), strict=False)
-    )
-    paths = [base / f"node{i}" for i in range(count)]
-    for i, path in enumerate(paths):
-        config = NodeConfig(
-            node=NodeSettings(name=f"node{i}", listen=members[i].address),
-            learning=LearningSettings(task="digits", shard=i, shards=count, seed=1),
-            members=members,
-        )
-        directory = NodeDirectory(
-            path=path, config=config, genesis=genesis_of(count), identity=IDENTITIES[i], psk=b"p" * 32
-        )
-        write_node_dir(directory, MODEL)
-        assert load_node_dir(path) == directory
-    return paths
-
-
-def start(path: Path) -> "subprocess.Popen[str]":
-    command = [sys.executable, "-m", "flocknode.process", str(path)]
-    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-
-
-def start_forked(path: Path) -> ForkServerProcess:
-    """As `start`, from a process that has imported everything once: a node costs seconds of imports."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["flocknode.assembly", "flocknode.learning.trainer"])
-    process = context.Process(target=main, args=(path,), daemon=True)
-    process.start()
-    return process
-
-
-def logged(path: Path, event: str) -> list[dict[str, Any]]:
-    with suppress(FileNotFoundError):
-        lines = (path / "node.log").read_text().splitlines()
-        return [json.loads(line) for line in lines if f'"event":"{event}"' in line]
-    return []
-
-
-def wait_until(condition: Callable[[], object], processes: Iterable[Callable[[], int | None]]) -> None:
-    """Until `condition` holds; fails when a process, given as what tells its exit code, has ended."""
-    while not condition():
-        assert [exit_code() for exit_code in processes] == [None] * 4
-        time.sleep(0.2)
-
-
-def test_processes_learn_survive_kill_9_and_stop_cleanly(tmp_path: Path) -> None:
-    paths = write_network(tmp_path, 4)
-    first, others = start(paths[0]), [start_forked(path) for path in paths[1:]]
-    try:
-        exit_codes = [lambda: first.poll(), *(lambda process=process: process.exitcode for process in others)]
-        wait_until(lambda: all(logged(path, "settled") for path in paths), exit_codes)
-        (ready,) = logged(paths[1], "ready")
-        assert ready["address"] == load_node_dir(paths[1]).config.node.listen
-        second = start(paths[1])
-        _, told = second.communicate(timeout=60)
-        assert second.returncode == 1
-        assert f"{paths[1]} is in use by process {others[0].pid}" in told
-
-        height = len(logged(paths[1], "block"))
-        first.send_signal(signal.SIGKILL)
-        first.communicate()
-        first = start(paths[0])
-        # Four nodes cannot agree with one of them gone for good: that rounds go on shows that it is back.
-        round_ = logged(paths[1], "settled")[-1]["round"]
-        wait_until(lambda: all(logged(p, "settled")[-1]["round"] > round_ + 1 for p in paths), exit_codes)
-        with open_reader(paths[0]) as ledger:
-            heights = [number for number, _ in ledger.blocks()]
-        assert heights == list(range(1, len(heights) + 1))
-        assert len(heights) > height
-    finally:
-        first.send_signal(signal.SIGTERM)
-        for process in others:
-            process.terminate()
-        _, told = first.communicate(timeout=60)
-        for process in others:
-            process.join(60)
-    assert (first.returncode, told) == (0, "")
-    assert [process.exitcode for process in others] == [0, 0, 0]
-    for path in paths:
-        assert logged(path, "stopped")
-        assert not logged(path, "crashed")
-        assert not list(path.glob("ledger.db-*"))
-
-
-def test_a_process_that_cannot_run_names_the_reason(tmp_path: Path) -> None:
-    (path, *_) = write_network(tmp_path, 4)
-    (path / "node.key").chmod(0o644)
-    assert refusal(path).startswith(f"flocknode: {path / 'node.key'} is open to others")
-    (path / "node.key").chmod(0o600)
-    (path / "ledger.db").write_bytes(b"no database" * 1000)
-    assert refusal(path) == f"flocknode: node0: {path / 'ledger.db'}: file is not a database\n"
-    (line,) = logged(path, "cannot_run")
-    assert line["why"] == f"{path / 'ledger.db'}: file is not a database"
-
-
-def refusal(path: Path) -> str:
-    """What a process says that ends with an error."""
-    process = start(path)
-    _, told = process.communicate(timeout=60)
-    assert process.returncode == 1
-    return told

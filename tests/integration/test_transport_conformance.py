@@ -62,7 +62,7 @@ async def test_a_broadcast_reaches_every_connected_member_and_nobody_twice(net: 
     for node in nodes:
         for other in nodes:
             expected = [] if other is node else sent[other.peer]
-            await until(lambda n=node, o=other, e=expected: len(n.handler.messages(o.peer)) >= len(e), "broadcast")
+            await until(lambda n=node, o=other, e=expected: len(n.handler.messages(o.peer)) >= len(e))
     await asyncio.sleep(0.1)
     for node in nodes:
         for other in nodes:

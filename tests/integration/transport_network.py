@@ -118,12 +118,9 @@ class Network:
         """Introduce the nodes to each other and wait for all links."""
         nodes = list(nodes or self.nodes)
         self.introduce(nodes)
-        for node in nodes:
-            others = {other.peer for other in nodes} - {node.peer}
-            await until(lambda node=node, others=others: node.transport.connected() >= others, "linked")
-            await until(
-                lambda node=node, others=others: all(node.handler.changes(peer)[-1:] == ["up"] for peer in others)
-            )
+        pairs = [(node, other.peer) for node in nodes for other in nodes if other is not node]
+        await until(lambda: all(peer in node.transport.connected() for node, peer in pairs), "linked")
+        await until(lambda: all(node.handler.changes(peer)[-1:] == ["up"] for node, peer in pairs), "told")
 
 
 @asynccontextmanager

@@ -14,11 +14,11 @@ from attrs import evolve
 
 from protocol.checkpoint import decode_checkpoint
 from protocol.engine import Engine
+from protocol.envelope import Statement
 from protocol.events import Broadcast, Effect, Notify, Send
 from protocol.jobs import ContributeJob, EvaluateJob, Job, JobResult
 from protocol.ledger.block import Block, BlockBody, BlockKind, decode_body
 from protocol.ledger.state import LedgerState, Phase
-from protocol.envelope import Statement
 from protocol.messages import Kind, Statements
 from protocol.secagg.contribute import compress, encode_update
 from protocol.secagg.scheme import scheme_of

@@ -157,7 +157,7 @@ def test_when_every_aggregator_is_silent_the_round_aborts_and_nobody_pays() -> N
 
 
 @pytest.mark.parametrize("split", [2, 3])
-def test_an_aggregator_that_signs_two_claims_gets_one_through_or_none(split: int) -> None:
+def test_an_aggregator_that_signs_two_claims_gets_one_through_or_none_and_pays(split: int) -> None:
     """With `split` of the six others misled, the true claim gathers its quorum of five, or neither does."""
 
     def cast(scene: Scene) -> dict[int, Filter]:
@@ -174,6 +174,7 @@ def test_an_aggregator_that_signs_two_claims_gets_one_through_or_none(split: int
     assert len(claims) == 2
     assert scene.kinds()[-1] is BlockKind.OUTCOME
     assert np.array_equal(scene.model(), scene.plain_model(scene.proposers))
+    assert scene.change(scene.aggregator) == -scene.params.fault_penalty_units
 
 
 @both_profiles
@@ -298,7 +299,7 @@ def test_a_replayed_box_does_not_open_and_its_sender_answers_for_it() -> None:
         }
 
     scene = Scene(cast).end_round()
-    replayer, victim, *holders = scene.proposers
+    replayer, _victim, *holders = scene.proposers
     assert {(s.sender, s.body.dealer) for _, s in scene.statements(Kind.COMPLAINT)} == {
         (scene.peer(holder), scene.peer(replayer)) for holder in holders
     }
