@@ -449,11 +449,11 @@ class Engine:
                 pass
 
     def _decided(self, stored: StoredBlock) -> None:
-        """A block is final: write it down, move the state on, begin the next phase."""
+        """A certified block is final: write it down, move the state on, begin the next phase."""
         before, block = self.state, stored.block
         try:
-            self.chain.append(stored, self.judging.effects.get(block.hash))
-        except ChainError as error:
+            self.chain.take(block, self.judging.effect(block))
+        except BlockError as error:
             # A certified block that breaks a rule: more than 1/3 are faulty, or this node runs other rules.
             self.outbox.notify("fatal", why=str(error))
             return

@@ -111,7 +111,7 @@ class Progress:
         return have + len(held[Kind.SEALED_VOTE]), expected + len(learning.voters)
 
     def most_of(self) -> tuple[int, int]:
-        """(have, expected) that the soft deadline goes by: of a ballot the votes, for evaluating takes time."""
+        """(have, expected) that the soft deadline goes by: of a ballot its votes, which take time."""
         d, verified = self.desk, self.desk.memory.findings.verified
         disputed = verified is not None and verified.verdict is not Verdict.TRUSTED
         if d.learning.phase is not Phase.BALLOT or (disputed and not d.learning.ballot):

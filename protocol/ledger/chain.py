@@ -69,21 +69,21 @@ class Chain:
         """The state that the block would lead to; raises `BlockError`."""
         return apply_block(self.state, block, self.head, self.rules, self.opener)
 
-    def append(self, stored: StoredBlock, after: LedgerState | None = None) -> LedgerState:
-        """Check and take the next block; `after`: its effect, where it is known already.
-
-        Raises `ChainError` naming the height.
-        """
+    def append(self, stored: StoredBlock) -> LedgerState:
+        """Check and take the next block; raises `ChainError` naming the height."""
         if stored.block.height != self.height + 1:
             raise ChainError(stored.block.height, f"does not follow block {self.height}")
         self.check_certificate(stored)
-        if after is None:
-            try:
-                after = self.effect(stored.block)
-            except BlockError as error:
-                raise ChainError(stored.block.height, str(error)) from None
-        self.state, self.head = after, stored.block.hash
+        try:
+            after = self.effect(stored.block)
+        except BlockError as error:
+            raise ChainError(stored.block.height, str(error)) from None
+        self.take(stored.block, after)
         return after
+
+    def take(self, block: Block, after: LedgerState) -> None:
+        """The next block, whose certificate was checked and whose effect is known."""
+        self.state, self.head = after, block.hash
 
 
 def plain_opener(network: bytes) -> Opener:
