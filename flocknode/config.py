@@ -142,6 +142,23 @@ class NodeDirectory:
     dealer: DealerPackage | None = field(default=None, repr=False)
     psk: bytes | None = field(default=None, repr=False)
 
+    @property
+    def peer(self) -> bytes:
+        """Who this node is."""
+        return self.identity.peer
+
+
+@frozen(kw_only=True)
+class Invitation:
+    """A directory that lacks its key, which the node of `peer` keeps to itself until it puts it there."""
+
+    path: Path
+    config: NodeConfig
+    genesis: Genesis
+    peer: bytes
+    dealer: DealerPackage | None = field(default=None, repr=False)
+    psk: bytes | None = field(default=None, repr=False)
+
 
 def write_node_dir(directory: NodeDirectory, initial_model: bytes) -> None:
     """Create the directory of a new node; `initial_model` is the blob that the genesis names.
@@ -150,6 +167,23 @@ def write_node_dir(directory: NodeDirectory, initial_model: bytes) -> None:
     `ConfigError` where the directory is not empty or the parts do not fit together, `KeystoreError`,
     `BlobStoreError`.
     """
+    invitation = Invitation(
+        path=directory.path,
+        config=directory.config,
+        genesis=directory.genesis,
+        peer=directory.identity.peer,
+        dealer=directory.dealer,
+        psk=directory.psk,
+    )
+    _write(invitation, initial_model, directory.identity)
+
+
+def write_invitation(invitation: Invitation, initial_model: bytes) -> None:
+    """As `write_node_dir`, for a node whose key somebody else holds."""
+    _write(invitation, initial_model, None)
+
+
+def _write(directory: Invitation, initial_model: bytes, identity: Identity | None) -> None:
     path = directory.path
     if blob_digest(initial_model) != directory.genesis.model_digest:
         raise ConfigError(f"{path}: the initial model is not the one that the genesis names")
@@ -159,7 +193,8 @@ def write_node_dir(directory: NodeDirectory, initial_model: bytes) -> None:
         if any(path.iterdir()):
             raise ConfigError(f"{path}: not empty; a node's directory is never written over")
         write_file(path / GENESIS_FILE, [directory.genesis.to_bytes()])
-        keystore.save_identity(path, directory.identity)
+        if identity is not None:
+            keystore.save_identity(path, identity)
         if directory.dealer is not None:
             keystore.save_dealer_package(path, directory.dealer)
         if directory.psk is not None:
@@ -189,7 +224,7 @@ def load_node_dir(path: Path) -> NodeDirectory:
     return directory
 
 
-def _check_consistent(directory: NodeDirectory) -> None:
+def _check_consistent(directory: NodeDirectory | Invitation) -> None:
     config, genesis = directory.config, directory.genesis
     file = directory.path / CONFIG_FILE
     if config.learning.task != genesis.task:
@@ -202,10 +237,8 @@ def _check_consistent(directory: NodeDirectory) -> None:
     for member in genesis.members:
         if member.peer not in listed:
             raise ConfigError(f"{file}: members: {peer_name(member.peer)} of the genesis is not listed")
-    if directory.identity.peer not in listed:
-        raise ConfigError(
-            f"{file}: members: this node itself, {peer_name(directory.identity.peer)}, is not listed"
-        )
+    if directory.peer not in listed:
+        raise ConfigError(f"{file}: members: this node itself, {peer_name(directory.peer)}, is not listed")
     if (genesis.params.setup is Setup.DEALER) != (directory.dealer is not None):
         word = "lacks" if directory.dealer is None else "has no use for"
         raise ConfigError(f"{directory.path / keystore.DEALER_FILE}: this network {word} a dealer's package")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +11,18 @@ from attrs import evolve, field, frozen
 from flocknode.config import (
     Behaviour,
     ConfigError,
+    Invitation,
     LearningSettings,
     NodeConfig,
     NodeDirectory,
     NodeSettings,
+    write_invitation,
     write_node_dir,
 )
 from flocknode.learning.datasets import SOURCES
 from flocknode.learning.models import MODELS
+from flocknode.learning.synthetic import SAMPLES, SYNTHETIC, SyntheticTask
+from flocknode.learning.task import Weights
 from flocknode.transport.base import Member
 from protocol.blob import blob_digest
 from protocol.checkpoint import initial_checkpoint
@@ -49,7 +53,8 @@ class Plan:
 
     `proposers` and `voters`: by default those of the network's size (docs/PROTOCOL.md section 3). `seed`
     deals the data out and draws the initial model; `training_seeds`: see `LearningSettings`. `settings`
-    overrides fields of `ProtocolParams`.
+    overrides fields of `ProtocolParams`. `peers`: those nodes, by number, that bring their own keys.
+    `dimension`: of a synthetic task.
     """
 
     task: str
@@ -61,11 +66,13 @@ class Plan:
     seed: int = 0
     partition: str = "iid"
     alpha: float = 0.5
+    dimension: int = 50_000
     stake_units: int = STAKE_UNITS
     pool_units: int = 0
     settings: Mapping[str, Any] = field(factory=dict)
     training_seeds: tuple[int, ...] | None = None
     behaviours: Mapping[int, Behaviour] = field(factory=dict)
+    peers: Mapping[int, bytes] = field(factory=dict)
     psk: bytes | None = field(default=None, repr=False)
 
     @property
@@ -77,13 +84,13 @@ def network_params(plan: Plan) -> ProtocolParams:
     """The parameters that a plan leads to. Raises `ConfigError` where they do not fit together."""
     if plan.profile not in PROFILES:
         raise ConfigError(f"unknown profile {plan.profile!r}: choose one of {', '.join(PROFILES)}")
-    if plan.task not in MODELS:
+    if plan.task not in (*MODELS, SYNTHETIC):
         raise ConfigError(f"unknown task {plan.task!r}: choose one of {', '.join(MODELS)}")
     try:
         n_proposers, n_voters = default_roles(plan.nodes)
         n_proposers = n_proposers if plan.proposers is None else plan.proposers
         params = PROFILES[plan.profile](
-            dimension=MODELS[plan.task].dimension,
+            dimension=plan.dimension if plan.task == SYNTHETIC else MODELS[plan.task].dimension,
             n_proposers=n_proposers,
             n_voters=n_voters if plan.voters is None else plan.voters,
         )
@@ -98,56 +105,77 @@ def network_params(plan: Plan) -> ProtocolParams:
     return params
 
 
-def found(root: Path, plan: Plan, draw: Draw) -> tuple[NodeDirectory, ...]:
-    """Create `root`/node-0, `root`/node-1 and so on. Raises `ConfigError`, `KeystoreError`, `BlobStoreError`.
+def found(root: Path, plan: Plan, draw: Draw) -> tuple[Path, ...]:
+    """Create `root`/node-0, `root`/node-1 and so on, and return them.
 
-    Whoever runs this sees every key. Nodes that trust nobody with theirs are founded by `invite`.
+    Whoever runs this sees the keys of all nodes but `plan.peers`, whose directories lack node.key. Raises
+    `ConfigError`, `KeystoreError`, `BlobStoreError`.
     """
     params = network_params(plan)
-    identities = [Identity.from_seed(draw(f"identity {i}")) for i in range(plan.nodes)]
-    model = initial_checkpoint(params, MODELS[plan.task].initial_weights(plan.seed))
-    genesis = Genesis(
-        name=plan.name,
-        task=plan.task,
-        params=params,
-        members=sort_members([GenesisMember(identity.peer, plan.stake_units) for identity in identities]),
-        beacon=draw("beacon"),
-        model_digest=blob_digest(model),
-        pool_units=plan.pool_units,
-    )
+    identities = {
+        i: Identity.from_seed(draw(f"identity {i}")) for i in range(plan.nodes) if i not in plan.peers
+    }
+    peers = [plan.peers[i] if i in plan.peers else identities[i].peer for i in range(plan.nodes)]
+    model = initial_checkpoint(params, _initial_weights(plan))
+    try:
+        genesis = Genesis(
+            name=plan.name,
+            task=plan.task,
+            params=params,
+            members=sort_members([GenesisMember(peer, plan.stake_units) for peer in peers]),
+            beacon=draw("beacon"),
+            model_digest=blob_digest(model),
+            pool_units=plan.pool_units,
+        )
+    except ParamsError as error:
+        raise ConfigError(str(error)) from error
     packages: Mapping[bytes, DealerPackage] = {}
     if params.setup is Setup.DEALER:
-        packages = issue_packages(draw("dealer"), [identity.peer for identity in identities])
-    members = tuple(
-        Member(identity.peer, address) for identity, address in zip(identities, plan.addresses, strict=True)
+        packages = issue_packages(draw("dealer"), peers)
+    paths = []
+    for index, peer in enumerate(peers):
+        path = root / f"node-{index}"
+        config, dealer = _config(plan, index, peers), packages.get(peer)
+        if index in identities:
+            directory = NodeDirectory(
+                path=path,
+                config=config,
+                genesis=genesis,
+                identity=identities[index],
+                dealer=dealer,
+                psk=plan.psk,
+            )
+            write_node_dir(directory, model)
+        else:
+            invitation = Invitation(
+                path=path, config=config, genesis=genesis, peer=peer, dealer=dealer, psk=plan.psk
+            )
+            write_invitation(invitation, model)
+        paths.append(path)
+    return tuple(paths)
+
+
+def _config(plan: Plan, index: int, peers: Sequence[bytes]) -> NodeConfig:
+    return NodeConfig(
+        node=NodeSettings(name=f"node-{index}", listen=plan.addresses[index]),
+        learning=LearningSettings(
+            task=plan.task,
+            shard=index,
+            shards=plan.nodes,
+            seed=plan.seed,
+            partition=plan.partition,
+            alpha=plan.alpha,
+            training_seed=None if plan.training_seeds is None else plan.training_seeds[index],
+        ),
+        behaviour=plan.behaviours.get(index, Behaviour()),
+        members=tuple(Member(peer, address) for peer, address in zip(peers, plan.addresses, strict=True)),
     )
-    directories = []
-    for index, identity in enumerate(identities):
-        name = f"node-{index}"
-        directory = NodeDirectory(
-            path=root / name,
-            config=NodeConfig(
-                node=NodeSettings(name=name, listen=plan.addresses[index]),
-                learning=LearningSettings(
-                    task=plan.task,
-                    shard=index,
-                    shards=plan.nodes,
-                    seed=plan.seed,
-                    partition=plan.partition,
-                    alpha=plan.alpha,
-                    training_seed=None if plan.training_seeds is None else plan.training_seeds[index],
-                ),
-                behaviour=plan.behaviours.get(index, Behaviour()),
-                members=members,
-            ),
-            genesis=genesis,
-            identity=identity,
-            dealer=packages.get(identity.peer),
-            psk=plan.psk,
-        )
-        write_node_dir(directory, model)
-        directories.append(directory)
-    return tuple(directories)
+
+
+def _initial_weights(plan: Plan) -> Weights:
+    if plan.task == SYNTHETIC:
+        return SyntheticTask(plan.dimension, plan.seed).initial_weights(plan.seed)
+    return MODELS[plan.task].initial_weights(plan.seed)
 
 
 def _weight_bound(plan: Plan) -> int:
@@ -155,6 +183,10 @@ def _weight_bound(plan: Plan) -> int:
 
     Updates are encoded in proportion to w_i / w_max: a loose bound costs them precision.
     """
-    samples = SOURCES[plan.task].samples
-    largest = -(-samples // plan.nodes) if plan.partition == "iid" else samples
+    if plan.task == SYNTHETIC:
+        largest = SAMPLES
+    elif plan.partition == "iid":
+        largest = -(-SOURCES[plan.task].samples // plan.nodes)
+    else:
+        largest = SOURCES[plan.task].samples
     return min(1 << 16, 1 << (largest - 1).bit_length())

@@ -13,18 +13,7 @@ from protocol import durable, keys
 from protocol.admission import HARMLESS, inadmissible
 from protocol.cited import Cited
 from protocol.codec import DecodeError, decode, encode
-from protocol.consensus import (
-    Action,
-    Agreement,
-    Decided,
-    Emit,
-    EnteredView,
-    Judge,
-    ProposalError,
-    Safety,
-    Save,
-    WantBlock,
-)
+from protocol.consensus import Agreement, Safety
 from protocol.duties import check, results, share, zs
 from protocol.duties.advance import advance
 from protocol.duties.contribute import payload_fits
@@ -60,33 +49,25 @@ from protocol.messages import (
     STATEMENT_KINDS,
     BlockRequest,
     Blocks,
-    CertificateNotice,
     Contribution,
     Have,
     Kind,
-    Proposal,
-    Ready,
     SealedShares,
     StatementRequest,
     Statements,
-    Timeout,
     Transaction,
-    Vote,
     ZReply,
     ZRequest,
 )
+from protocol.negotiation import Negotiation
 from protocol.outbox import Outbox
 from protocol.params import Genesis
 from protocol.pinning import Rules
 from protocol.pool import Pool
 from protocol.progress import hard_deadline_ms
-from protocol.readiness import Readiness
 from protocol.repair import Repair
 from protocol.round import BlockError
 from protocol.secrets import DealerPackage
-
-EARLY_MESSAGES = 64
-"""Agreement messages of the next height that are kept from each peer."""
 
 
 class Engine:
@@ -124,11 +105,10 @@ class Engine:
         self.lifecycle = Lifecycle(self.chain, self.desk, self.cited)
         self.repair = Repair(self.desk, self.outbox, self.stored_block)
         self.judging = Judging(self.chain, self.desk, self.repair, self.cited)
-        self.agreement = self._new_agreement(Safety(1))
-        self.readiness = Readiness(self.desk, self.chain, self.cited, lambda: self.agreement)
+        self.negotiation = Negotiation(
+            self.desk, self.cited, self.judging, self.repair, decide=self._decided, reject=self._reject
+        )
         self._handlers = self._make_handlers()
-        self._early: dict[bytes, list[Statement]] = {}
-        self._answered_ms: dict[bytes, Millis] = {}
         self._now: Millis = 0
         self._dirty = True
 
@@ -146,6 +126,11 @@ class Engine:
     @property
     def head(self) -> bytes:
         return self.chain.head
+
+    @property
+    def agreement(self) -> Agreement:
+        """On the next height."""
+        return self.negotiation.agreement
 
     def stored_block(self, height: int) -> StoredBlock | None:
         data = self.lifecycle.blocks.get(height)
@@ -182,30 +167,18 @@ class Engine:
                 self.peers.discard(event.peer)
             case Command():
                 self._command(event.transaction)
-        self._note_conflicts()
         self._advance()
         effects = self.outbox.take()
         self.lifecycle.note(effects)
         return effects
 
-    def _note_conflicts(self) -> None:
-        """Votes and proposals that contradict each other are evidence like statements."""
-        for first, second in self.agreement.conflicts:
-            self.pool.note_conflict(first, second)
-        self.agreement.conflicts.clear()
-
     def _advance(self) -> None:
-        """Duties, judgements, progress and proposals, until nothing more is due."""
-        while self._dirty:
-            self._dirty = False
+        """Duties, judgements, Readys and proposals, until nothing more is due."""
+        talks = self.negotiation
+        while self._dirty or talks.moved:
+            self._dirty = talks.moved = False
             advance(self.desk)
-            for view, block_hash in self.judging.vouched(self.agreement.view, self._on_invalid_block):
-                self._perform(self.agreement.judged(view, block_hash))
-            self._dirty |= self.judging.learned | self.readiness.track(self._now)
-            self.judging.learned = False
-            block = self.readiness.next_block()
-            if block is not None:
-                self._perform(self.agreement.propose(block, encode(block)))
+            talks.advance(self._now)
 
     def _start(self, event: Start) -> None:
         """Take up what survived: the chain, secrets, shares, own statements, and the safety state."""
@@ -214,48 +187,25 @@ class Engine:
         self.lifecycle.begin_round()
         self.lifecycle.load_round(event.records)
         safety = self.lifecycle.load_safety(event.records)
-        self.agreement = self._new_agreement(safety or Safety(self.chain.height + 1))
-        self._begin_height()
+        self._begin_height(safety or Safety(self.chain.height + 1))
         self.outbox.add(SetTimer("repair", self.genesis.params.repair_interval_ms))
         self.outbox.notify(
             "started", height=self.chain.height, round=self.state.round, peer=keys.peer_name(self.me)
         )
 
-    def _begin_height(self) -> None:
+    def _begin_height(self, safety: Safety) -> None:
         """A new phase: fresh clock, fresh agreement, hard deadline running."""
-        height = self.chain.height + 1
-        if self.agreement.height != height:
-            self.agreement = self._new_agreement(Safety(height))
-        self.desk.clock = PhaseClock(height, self._now)
-        self.readiness.clear()
-        self.judging.clear()
+        self.negotiation.begin(safety)
+        self.desk.clock = PhaseClock(safety.height, self._now)
         self._dirty = True
         deadline = hard_deadline_ms(self.state.learning.phase, self.genesis.params)
         self.outbox.add(SetTimer("late", deadline))
-        self.outbox.add(CancelTimer("soft"))
-        self.outbox.add(CancelTimer("view"))
-        self.outbox.add(CancelTimer("witness"))
-        self.outbox.add(CancelTimer("release"))
-        # Taken out first: one of them may decide this very height.
-        early, self._early = self._early, {}
+        for key in ("soft", "view", "witness", "release"):
+            self.outbox.add(CancelTimer(key))
+        early = self.negotiation.take_early()
         for peer in sorted(early):
             for statement in early[peer]:
                 self._dispatch(peer, statement)
-
-    def _new_agreement(self, safety: Safety) -> Agreement:
-        state, params = self.chain.state, self.genesis.params
-        adverts = tuple(a.peer for a in state.learning.adverts if a.peer in state.validators)
-        return Agreement(
-            me=self.me,
-            network=self.network,
-            round=state.round,
-            validators=state.validators,
-            order=adverts or state.validators,
-            base_ms=params.view_timeout_ms,
-            cap_ms=params.max_view_timeout_ms,
-            opener=self.cited.open,
-            safety=safety,
-        )
 
     # -- messages ------------------------------------------------------------------------------
 
@@ -283,15 +233,16 @@ class Engine:
             self._handlers[statement.kind](peer, statement)
 
     def _make_handlers(self) -> dict[Kind, Callable[[bytes, Statement], None]]:
+        talks = self.negotiation
         return {
             Kind.SEALED_SHARES: self._on_sealed_shares,
             Kind.Z_REQUEST: self._on_z_request,
             Kind.Z_REPLY: self._on_z_reply,
-            Kind.READY: self._on_ready,
-            Kind.PROPOSAL: self._on_proposal,
-            Kind.VOTE: self._on_vote,
-            Kind.CERTIFICATE: self._on_certificate,
-            Kind.TIMEOUT: self._on_timeout,
+            Kind.READY: lambda peer, statement: talks.on_ready(peer, statement, self._now),
+            Kind.PROPOSAL: lambda peer, statement: talks.on_proposal(peer, statement, self._now),
+            Kind.VOTE: lambda peer, statement: talks.on_vote(peer, statement, self._now),
+            Kind.CERTIFICATE: lambda peer, statement: talks.on_certificate(peer, statement, self._now),
+            Kind.TIMEOUT: lambda peer, statement: talks.on_timeout(peer, statement, self._now),
             Kind.HAVE: self._on_have,
             Kind.STATEMENTS: self._on_statements,
             Kind.BLOCK_REQUEST: self._on_block_request,
@@ -327,7 +278,7 @@ class Engine:
             share.on_box(self.desk, peer, statement.body.box)
             self._dirty = True
         elif statement.round == self.state.round + 1 or self.state.learning.phase is Phase.ADVERT:
-            self._keep_early(peer, statement)
+            self.negotiation.keep_early(peer, statement)
 
     def _on_z_request(self, peer: bytes, statement: Statement) -> None:
         assert isinstance(statement.body, ZRequest)
@@ -340,113 +291,7 @@ class Engine:
             zs.on_z_reply(self.desk, peer, statement.body)
             self._dirty = True
 
-    # -- agreement -----------------------------------------------------------------------------
-
-    def _is_current(self, peer: bytes, statement: Statement, height: int) -> bool:
-        """Is it of the height that is agreed on? Earlier ones are answered, later ones kept a while."""
-        if height == self.agreement.height:
-            return True
-        if height > self.agreement.height:
-            self._keep_early(peer, statement)
-            if height > self.agreement.height + 1:
-                self._request_blocks(peer)
-        elif statement.kind is Kind.TIMEOUT:
-            last = self._answered_ms.get(peer)
-            if last is None or self._now - last >= self.genesis.params.repair_interval_ms // 2:
-                self._answered_ms[peer] = self._now
-                self.repair.send_blocks(peer, height)
-        return False
-
-    def _keep_early(self, peer: bytes, statement: Statement) -> None:
-        kept = self._early.setdefault(peer, [])
-        if len(kept) < EARLY_MESSAGES and peer in self.state.validators:
-            kept.append(statement)
-
-    def _request_blocks(self, peer: bytes) -> None:
-        request = BlockRequest(self.chain.height + 1)
-        self.outbox.send(peer, self.state.round, Kind.BLOCK_REQUEST, request)
-
-    def _on_ready(self, peer: bytes, statement: Statement) -> None:
-        body = statement.body
-        assert isinstance(body, Ready)
-        if self._is_current(peer, statement, body.height) and statement.round == self.state.round:
-            self._dirty |= self.readiness.take(statement)
-
-    def _on_proposal(self, peer: bytes, statement: Statement) -> None:
-        assert isinstance(statement.body, Proposal)
-        if self._is_current(peer, statement, statement.body.height):
-            self._guarded(peer, lambda: self.agreement.on_proposal(statement))
-
-    def _on_vote(self, peer: bytes, statement: Statement) -> None:
-        assert isinstance(statement.body, Vote)
-        if self._is_current(peer, statement, statement.body.height):
-            self._perform(self.agreement.on_vote(statement))
-
-    def _on_certificate(self, peer: bytes, statement: Statement) -> None:
-        body = statement.body
-        assert isinstance(body, CertificateNotice)
-        if self._is_current(peer, statement, body.certificate.vote.height):
-            self._guarded(peer, lambda: self.agreement.on_certificate(body.certificate, peer))
-
-    def _on_timeout(self, peer: bytes, statement: Statement) -> None:
-        assert isinstance(statement.body, Timeout)
-        if self._is_current(peer, statement, statement.body.height):
-            self._guarded(peer, lambda: self.agreement.on_timeout(statement))
-
-    def _guarded(self, peer: bytes, step: Callable[[], list[Action]]) -> None:
-        try:
-            actions = step()
-        except (ProposalError, DecodeError) as error:
-            self._reject(peer, "agreement", str(error))
-            return
-        self._perform(actions)
-
-    def _on_invalid_block(self, block: Block, error: BlockError) -> None:
-        self._reject(block.leader, "block", str(error))
-
-    def _perform(self, actions: list[Action]) -> None:
-        """Turn what the agreement asks for into effects; its own messages come back to it at once."""
-        for action in actions:
-            match action:
-                case Save():
-                    self.outbox.persist(durable.SAFETY, durable.SAFETY_KEY, encode(action.safety))
-                case Emit():
-                    self._emit(action)
-                case Judge():
-                    self.judging.add(action.view, action.block)
-                    self._dirty = True
-                case EnteredView():
-                    self.outbox.notify("view", height=self.agreement.height, view=action.view)
-                    self.readiness.send()
-                    self.outbox.add(SetTimer("view", action.timeout_ms))
-                    self._dirty = True
-                case Decided():
-                    self._decided(StoredBlock(action.block, action.certificate))
-                    return
-                case WantBlock():
-                    self._request_blocks(action.peer)
-
-    def _emit(self, action: Emit) -> None:
-        """Send what the agreement says; a node without a vote stays silent."""
-        if not self.readiness.is_validator:
-            return
-        round_ = self.agreement.round
-        if action.to is not None and action.to != self.me:
-            self.outbox.send(action.to, round_, action.kind, action.body, action.payload)
-            return
-        if action.to is None:
-            statement = self.outbox.announce(round_, action.kind, action.body, action.payload)
-        else:
-            statement = self.outbox.signed(round_, action.kind, action.body)
-        match action.body:
-            case Proposal():
-                self._perform(self.agreement.on_proposal(statement))
-            case Vote():
-                self._perform(self.agreement.on_vote(statement))
-            case Timeout():
-                self._perform(self.agreement.on_timeout(statement))
-            case _:
-                pass
+    # -- blocks --------------------------------------------------------------------------------
 
     def _decided(self, stored: StoredBlock) -> None:
         """A certified block is final: write it down, move the state on, begin the next phase."""
@@ -478,7 +323,7 @@ class Engine:
             self.lifecycle.begin_round()
         elif block.kind is BlockKind.SETUP:
             self.lifecycle.recall_zs()
-        self._begin_height()
+        self._begin_height(Safety(block.height + 1))
 
     def _take_cited(self, block: Block) -> None:
         """Statements that a final block pins are held from now on, in place of others of their slots."""
@@ -509,15 +354,15 @@ class Engine:
             case "repair":
                 self._on_repair_timer()
             case "soft":
-                self.readiness.send()
+                self.negotiation.readiness.send()
             case "late":
-                self.readiness.on_late(self._now)
+                self.negotiation.readiness.on_late(self._now)
             case "release":
                 self.desk.clock.release = True
             case "witness":
                 self.desk.clock.witness = True
             case "view":
-                self._perform(self.agreement.on_view_timer(self.agreement.view))
+                self.negotiation.on_view_timer()
             case _:
                 self.outbox.notify("unknown_timer", key=key)
 
@@ -532,8 +377,7 @@ class Engine:
         if missing and peers:
             self.repair.request_statements(peers[self._draw(len(peers))], missing)
         if self._now - self.desk.clock.began_ms >= interval_ms:
-            self._perform(self.agreement.resend())
-            self.readiness.resend()
+            self.negotiation.resend()
 
     def _draw(self, n: int) -> int:
         """A number below n."""
@@ -594,7 +438,7 @@ class Engine:
             self._decided(stored)
             taken += 1
         if taken > 1:
-            self._request_blocks(peer)
+            self.negotiation.request_blocks(peer)
 
     # -- commands ------------------------------------------------------------------------------
 

@@ -7,11 +7,11 @@ from random import Random
 
 import numpy as np
 from attrs import evolve, frozen
-from protocol.engine import Engine
 
 from protocol.blob import blob_digest
 from protocol.checkpoint import initial_checkpoint
 from protocol.codec import digest
+from protocol.engine import Engine
 from protocol.keys import Identity
 from protocol.ledger.block import stored_block_id
 from protocol.params import MICRO, PROFILES, Genesis, GenesisMember, ProtocolParams, Setup, sort_members
@@ -19,7 +19,7 @@ from protocol.secrets import DealerPackage, issue_packages
 from protocol.sortition import default_roles
 from sim.filters import Filter
 from sim.invariants import Agreement, Invariant, Supply
-from sim.learner import SyntheticLearner
+from sim.learner import SyntheticLearner, sample_count
 from sim.network import LinkModel
 from sim.node import EngineLike, Node
 from sim.schedule import Delays
@@ -91,7 +91,13 @@ def found(nodes: int, seed: int, params: ProtocolParams) -> Founding:
 def make_engine(founding: Founding, member: int, node: Node) -> Engine:
     """The real engine, with the node's own stream of entropy."""
     identity = founding.identities[member]
-    return Engine(identity, founding.genesis, node.entropy.randbytes, founding.packages.get(identity.peer))
+    return Engine(
+        identity,
+        founding.genesis,
+        node.entropy.randbytes,
+        founding.packages.get(identity.peer),
+        sample_count(founding.genesis.params, member),
+    )
 
 
 def supply_of(node: Node) -> int:

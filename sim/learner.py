@@ -40,17 +40,13 @@ class SyntheticLearner:
         """Half the way from the model to the node's target; no randomness but that of the target."""
         gap = self._target(node) - self._model(job.model_digest, read_blob)
         update = (gap / (2 << MODEL_FRACTION_BITS)).astype(np.float32)
-        return TrainResult(update, self.weight(node))
+        return TrainResult(update, sample_count(self.params, node))
 
     def evaluate(self, node: int, job: EvaluateJob, read_blob: ReadBlob) -> EvaluateResult:
         return EvaluateResult(
             self.loss_micro(node, job.current_digest, read_blob),
             self.loss_micro(node, job.candidate_digest, read_blob),
         )
-
-    def weight(self, node: int) -> int:
-        """The sample count: about half of what the network admits, and not the same everywhere."""
-        return max(1, self.params.max_weight // 2 + node % 7)
 
     def loss_micro(self, node: int, model_digest: Digest, read_blob: ReadBlob) -> int:
         """The mean squared distance of a model from the node's target, in micro-units."""
@@ -64,6 +60,11 @@ class SyntheticLearner:
 
     def _target(self, node: int) -> Int64Vec:
         return _target(self.seed, node, self.params.dimension)
+
+
+def sample_count(params: ProtocolParams, member: int) -> int:
+    """The public weight of a member: about half of what the network admits, and not the same for all."""
+    return min(params.max_weight, params.max_weight // 2 + 1 + member % 7)
 
 
 @lru_cache(maxsize=256)

@@ -98,7 +98,9 @@ def demo(
         report=report,
         quiet=quiet,
     )
-    signal.signal(signal.SIGTERM, _interrupt)
+    # SIGINT as well: a shell starts what it runs in the background with SIGINT ignored.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
     try:
         check(options)
         from flocknode.demo.run import run_demo

@@ -96,7 +96,7 @@ def verify(directory: Path) -> None:
     )
 
 
-@ledger.command()
+@ledger.command(short_help="Write it as JSON lines, one block a line.")
 @DIRECTORY
 @click.option(
     "--output", "-o", type=click.File("w", lazy=True), default="-", help="A file.  [default: standard output]"

@@ -19,17 +19,17 @@ from types import TracebackType
 from typing import NoReturn, Self
 
 from flocknode.config import NodeDirectory
+from flocknode.learning.synthetic import SYNTHETIC
 
 OUTPUT_FILE = "output.log"
 """Where a node's standard output and error go: what it says before it has a log, or as it crashes."""
 
 IMPORTED_LATE = (
-    "flocknode.learning.poisoning",
     "flocknode.process",
     "flocknode.transport.libp2p_guest",
     "flocknode.transport.libp2p_host",
 )
-"""What a node imports when it needs it, and with it torch and libp2p."""
+"""What a node imports when it needs it."""
 
 STOP_TIMEOUT_S = 10.0
 POLL_S = 0.01
@@ -45,7 +45,10 @@ def preload(directory: NodeDirectory) -> None:
     for name in IMPORTED_LATE:
         importlib.import_module(name)
     warm_kernels(directory.genesis.params, directory.genesis.network)
-    load_dataset(directory.config.learning.task)
+    task = directory.config.learning.task
+    if task != SYNTHETIC:
+        importlib.import_module("flocknode.learning.poisoning")
+        load_dataset(task)
     # The first full collection of each fork would touch, and so copy, every page of what is loaded here.
     gc.collect()
     gc.freeze()

@@ -76,6 +76,12 @@ def check(options: DemoOptions) -> None:
         f"--drop {options.drop}: {quorum(nodes)} of {nodes} nodes must stay up to agree on a block",
     )
     _require(0 <= options.seed < 2**31, f"--seed {options.seed}: from 0 to {2**31 - 1}")
+    report, directory = options.report, options.directory
+    _require(report is None or report.parent.is_dir(), f"--report {report}: there is no such directory")
+    _require(
+        directory is None or not directory.exists() or not any(directory.iterdir()),
+        f"--dir {directory}: not empty; the nodes of a demo need a new directory",
+    )
 
 
 def _roles_or_error(options: DemoOptions) -> tuple[int, int]:

@@ -31,7 +31,7 @@ def plan_of(options: DemoOptions) -> Plan:
     return Plan(
         name="demo",
         task=options.task,
-        addresses=tuple(f"/ip4/{HOST}/tcp/{port}" for port in free_ports(options.nodes)),
+        addresses=free_addresses(options.nodes),
         profile=options.profile,
         proposers=n_proposers,
         voters=n_voters,
@@ -67,10 +67,10 @@ def seeded_draw(seed: int) -> Draw:
     return draw
 
 
-def free_ports(count: int) -> list[int]:
-    """Ports on which nothing listens now."""
+def free_addresses(count: int) -> tuple[str, ...]:
+    """Addresses on this machine on which nothing listens now."""
     with ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
         for bound in sockets:
             bound.bind((HOST, 0))
-        return [bound.getsockname()[1] for bound in sockets]
+        return tuple(f"/ip4/{HOST}/tcp/{bound.getsockname()[1]}" for bound in sockets)

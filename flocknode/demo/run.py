@@ -14,13 +14,14 @@ from attrs import define, field
 from rich.console import Console
 from rich.live import Live
 
-from flocknode.config import ConfigError, NodeDirectory
+from flocknode.config import ConfigError, NodeDirectory, load_node_dir
 from flocknode.demo.baseline import Baseline, plain_fedavg
 from flocknode.demo.faults import Dropper
-from flocknode.demo.fleet import OUTPUT_FILE, Fleet, preload
+from flocknode.demo.fleet import Fleet, preload
 from flocknode.demo.options import POISON_SCALE, DemoError, DemoOptions, check
 from flocknode.demo.plan import DROP_EVERY, plan_of, seeded_draw, training_seed
 from flocknode.demo.summary import print_summary
+from flocknode.demo.watch import watch
 from flocknode.founding import found
 from flocknode.observe.follow import Follower
 from flocknode.observe.live import View, live_view
@@ -33,12 +34,7 @@ from flocknode.observe.report import (
     read_node,
 )
 
-POLL_S = 0.01
 DRAW_EVERY_S = 0.125
-STALL_S = 240.0
-"""Without a block for this long, the network counts as stuck."""
-SETTLE_S = 10.0
-"""How long all nodes may take to reach the end of the last round, and to evaluate its model."""
 
 
 @define(eq=False)
@@ -54,7 +50,7 @@ class Demo:
     began_s: float = field(factory=time.monotonic, init=False)
 
     def __attrs_post_init__(self) -> None:
-        peers = [directory.identity.peer for directory in self.directories]
+        peers = [directory.peer for directory in self.directories]
         self.follower = Follower(self.directories[0].genesis, [d.path for d in self.directories])
         members = {peer: index for index, peer in enumerate(peers)}
         self.dropper = Dropper(self.fleet, members, self.options.drop, DROP_EVERY)
@@ -62,52 +58,19 @@ class Demo:
     def watch(self) -> None:
         """Until the last round has ended at every node. Raises `DemoError` if that does not come about."""
         self.fleet.start_all()
-        with self._screen() as draw:
-            height, moved_s, drawn_s = 0, time.monotonic(), 0.0
-            while not self._has_ended():
-                self.follower.poll()
+        drawn_s = 0.0
+
+        with self._screen() as screen:
+
+            def each() -> None:
+                nonlocal drawn_s
                 self.dropper.step(self.follower.state)
-                self._require_sound()
-                now_s = time.monotonic()
-                if self.follower.state.height > height:
-                    height, moved_s = self.follower.state.height, now_s
-                if now_s - moved_s > STALL_S:
-                    raise DemoError(f"stuck: no block after {height} for {STALL_S:.0f} s")
-                if now_s - drawn_s >= DRAW_EVERY_S:
-                    draw.show()
-                    drawn_s = now_s
-                time.sleep(POLL_S)
-            self._settle(draw)
+                if time.monotonic() - drawn_s >= DRAW_EVERY_S:
+                    screen.show()
+                    drawn_s = time.monotonic()
 
-    def _has_ended(self) -> bool:
-        return len(self.follower.rounds) >= self.options.rounds
-
-    def _settle(self, draw: _Screen) -> None:
-        """Give every node the time to take the last block of the last round, and to test its model."""
-        last = self.follower.rounds[self.options.rounds - 1]
-        deadline = time.monotonic() + SETTLE_S
-        while time.monotonic() < deadline:
-            self.follower.poll()
-            self.dropper.step(self.follower.state)
-            arrived = all(log.height >= last.last_height for log in self.follower.logs)
-            tested = not last.accepted or all(last.round in log.evaluations for log in self.follower.logs)
-            if arrived and tested:
-                break
-            time.sleep(POLL_S)
-        draw.show()
-
-    def _require_sound(self) -> None:
-        if self.follower.fault is not None:
-            raise DemoError(f"a ledger does not verify: {self.follower.fault}")
-        for index in range(self.options.nodes):
-            if index not in self.dropper.down and not self.fleet.is_running(index):
-                raise DemoError(self._ended_early(index))
-
-    def _ended_early(self, index: int) -> str:
-        path = self.fleet.directories[index] / OUTPUT_FILE
-        said = path.read_text(errors="replace").strip().splitlines()
-        why = said[-1] if said else f"see {path.parent}"
-        return f"node {index} ended with exit code {self.fleet.exit_code(index)}: {why}"
+            watch(self.fleet, self.follower, self.options.rounds, each, lambda: self.dropper.down)
+            screen.show()
 
     # -- what is shown -----------------------------------------------------------------------------
 
@@ -117,7 +80,7 @@ class Demo:
             yield _Screen()
         elif self.console.is_terminal:
             # No refresh thread: the launcher forks when it starts a node again.
-            with Live(console=self.console, auto_refresh=False, vertical_overflow="crop") as live:
+            with Live(console=self.console, auto_refresh=False, transient=True) as live:
                 yield _LiveScreen(self, live)
         else:
             yield _Lines(self)
@@ -129,7 +92,7 @@ class Demo:
             title=f"{genesis.task}, {genesis.params.profile}, network {genesis.network.hex()[:12]}",
             rounds=self.options.rounds,
             follower=self.follower,
-            members=[directory.identity.peer for directory in self.directories],
+            members=[directory.peer for directory in self.directories],
             kinds=[directory.config.behaviour.kind for directory in self.directories],
             running=[self.fleet.is_running(index) for index in range(self.options.nodes)],
             elapsed_s=time.monotonic() - self.began_s,
@@ -143,7 +106,7 @@ class Demo:
         roles: dict[bytes, str] = {}
         for index, directory in enumerate(self.directories):
             kind = directory.config.behaviour.kind
-            roles[directory.identity.peer] = "drop" if kind == "honest" and index in dropped else kind
+            roles[directory.peer] = "drop" if kind == "honest" and index in dropped else kind
         return roles
 
 
@@ -219,9 +182,9 @@ def _workplace(options: DemoOptions) -> Iterator[Path]:
     shutil.rmtree(root, ignore_errors=True)
 
 
-def _found(options: DemoOptions, root: Path) -> tuple[NodeDirectory, ...]:
+def _found(options: DemoOptions, root: Path) -> list[NodeDirectory]:
     try:
-        return found(root, plan_of(options), seeded_draw(options.seed))
+        return [load_node_dir(path) for path in found(root, plan_of(options), seeded_draw(options.seed))]
     except ConfigError as error:
         raise DemoError(str(error)) from error
 
@@ -257,7 +220,6 @@ def _background(demo: Demo, nodes: Sequence[NodeRecord]) -> Background:
 
 def _write_report(path: Path, report: Json) -> None:
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(report, indent=2) + "\n")
     except OSError as error:
         raise DemoError(f"--report {path}: {error.strerror}") from error

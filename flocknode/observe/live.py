@@ -21,6 +21,7 @@ from protocol.keys import short_name
 from protocol.ledger.state import LedgerState
 
 STEPS = ("share", "contribute", "aggregate", "challenge", "vote")
+ALL_STEPS = ("advert", "share", "contribute", "aggregate", "challenge", "dispute", "vote", "recover")
 EQUATIONS: Mapping[str, tuple[bool, bool]] = {
     "TRUSTED": (True, True),
     "LAZY_AGGREGATOR": (False, False),
@@ -87,8 +88,8 @@ def _progress(view: View, ended: int) -> RenderableType:
 def _steps(follower: Follower) -> Text:
     text = Text()
     phase = follower.phase
-    steps = STEPS if phase in STEPS else (*STEPS, phase)
-    for number, step in enumerate(steps):
+    shown = [step for step in ALL_STEPS if step in STEPS or step == phase]
+    for number, step in enumerate(shown):
         text.append(" > " if number else "", style="dim")
         text.append(step, style="bold reverse" if step == phase else "dim")
     return text
@@ -173,7 +174,7 @@ def phases_table(records: Sequence[RoundRecord], logs: Mapping[bytes, NodeLog]) 
     for name in ("round", *names, "all", "upload"):
         table.add_column(name, justify="right")
     for record, seconds, sent in rows:
-        cells = [f"{seconds[n]:.2f} s {_size(sent[n]):>7}" if n in seconds else "-" for n in names]
+        cells = [f"{seconds[n]:.2f}\xa0s {_size(sent[n])}" if n in seconds else "-" for n in names]
         uploads = upload_bytes(record, logs).values()
         table.add_row(
             str(record.round),
@@ -208,4 +209,5 @@ def _number(value: float | None, digits: int) -> str:
 
 
 def _size(count: int) -> str:
-    return f"{count / 1e6:.1f} MB" if count >= 1e6 else f"{count / 1e3:.0f} kB"
+    # With a space that does not break.
+    return f"{count / 1e6:.1f}\xa0MB" if count >= 1e6 else f"{count / 1e3:.0f}\xa0kB"

@@ -290,8 +290,9 @@ class Dispatcher:
 
 
 class Transport(ABC):
-    """A node's network: one link per member, chunk transfer beside it. Not restartable: start and stop
-    once.
+    """A node's network: one link per member, chunk transfer beside it.
+
+    It starts and stops once. All methods are called on the event loop's thread.
     """
 
     @property

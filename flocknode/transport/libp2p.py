@@ -146,8 +146,11 @@ class Libp2pTransport(Transport):
             ready,
         )
         TrioRun.of(loop).attach(self._host)
-        async with asyncio.timeout(_START_TIMEOUT_S):
-            await ready
+        try:
+            async with asyncio.timeout(_START_TIMEOUT_S):
+                await ready
+        except TimeoutError:
+            raise TransportError(f"the libp2p host did not start in {_START_TIMEOUT_S} s") from None
 
     async def stop(self) -> None:
         self._stopped = True

@@ -14,6 +14,7 @@ from attrs import define, field
 
 from flocknode.transport.base import MAX_CHUNK_BYTES, Counters, FetchFailedError
 from flocknode.transport.libp2p_frames import LENGTH_BYTES, NOTHING, frame_length, framed, pieces
+from flocknode.transport.libp2p_swarm import grace
 from flocknode.transport.libp2p_yamux import YamuxWriter
 from protocol.keys import PeerId
 
@@ -22,6 +23,7 @@ _INDEX_BYTES = 4
 _REQUEST_BYTES = DIGEST_BYTES + _INDEX_BYTES
 _IN_FLIGHT = 4
 _READ_BLOB_TIMEOUT_S = 30.0
+_CANCEL_S = 1.0
 
 Write = Callable[[YamuxWriter, memoryview], Awaitable[None]]
 """Writes one piece within the link's time limit."""
@@ -46,7 +48,7 @@ async def in_asyncio(
         await finished.wait()
     except trio.Cancelled:
         task.cancel()
-        with trio.CancelScope(deadline=trio.current_time() + 1, shield=True):
+        with grace(_CANCEL_S):
             await finished.wait()
         raise
     return None if task.cancelled() else task.result()

@@ -59,6 +59,9 @@ class _Lodger:
     scope: trio.CancelScope | None = None
     leaving: bool = False
 
+    def stays(self) -> bool:
+        return not self.leaving
+
 
 @define(eq=False)
 class TrioRun:
@@ -103,7 +106,11 @@ class TrioRun:
             lodger.scope.cancel()
             await asyncio.shield(lodger.gone)
         self._lodgers.pop(guest, None)
-        if not self._lodgers and self._active:
+        if self._lodgers:
+            return
+        if not self._active:
+            _RUNS.pop(self._loop, None)
+        else:
             self._ending = True
             if self._nursery is not None:
                 self._nursery.cancel_scope.cancel()
@@ -160,7 +167,7 @@ class TrioRun:
     async def _keep(self, lodger: _Lodger) -> None:
         """Run one guest until it leaves; the other guests do not notice its crashes."""
         try:
-            while not lodger.leaving:
+            while lodger.stays():
                 error: Exception | None = None
                 lodger.backoff.begin()
                 try:
@@ -168,8 +175,8 @@ class TrioRun:
                         await lodger.guest.run()
                 except Exception as caught:
                     error = caught
-                if lodger.leaving:
-                    return
+                if not lodger.stays():
+                    break
                 _log.error("the network host crashed and is restarted", exc_info=error)
                 lodger.guest.crashed(error)
                 with trio.CancelScope() as lodger.scope:

@@ -25,7 +25,7 @@ from flocknode.transport.libp2p import Libp2pOptions
 from flocknode.transport.libp2p_admission import MembersOnlyNoise, Roster, libp2p_id, peer_of
 from flocknode.transport.libp2p_chunks import ChunkServer
 from flocknode.transport.libp2p_link import CHUNK_PROTOCOL, MAX_STREAMS, MESSAGE_PROTOCOL, Link, hang_up
-from flocknode.transport.libp2p_swarm import build_host, endpoint_of
+from flocknode.transport.libp2p_swarm import build_host, endpoint_of, grace
 from protocol.keys import Identity, PeerId, short_name
 
 if TYPE_CHECKING:
@@ -134,7 +134,7 @@ class Host:
                 for link in list(self.links.values()):
                     link.close("the host stops")
                 # Orderly, while the swarm's own tasks still run: they race with each other when cancelled.
-                with trio.CancelScope(deadline=trio.current_time() + _SHUTDOWN_S, shield=True):
+                with grace(_SHUTDOWN_S):
                     for service in services[:0:-1]:
                         await service.stop()
                     await swarm.close()

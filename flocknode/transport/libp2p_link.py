@@ -18,7 +18,7 @@ from flocknode.transport.base import Counters, Dispatcher
 from flocknode.transport.libp2p import Libp2pOptions
 from flocknode.transport.libp2p_chunks import ChunkClient
 from flocknode.transport.libp2p_frames import NOTHING, FrameReader, FrameTooLongError, Outbox
-from flocknode.transport.libp2p_swarm import open_stream
+from flocknode.transport.libp2p_swarm import grace, open_stream
 from flocknode.transport.libp2p_yamux import YamuxReader, YamuxWriter
 from protocol.keys import PeerId, short_name
 
@@ -54,7 +54,7 @@ async def hang_up(connection: Any) -> None:
     """
     stopping = trio.current_effective_deadline() == -math.inf
     patience_s = _LAST_HANG_UP_S if stopping else _HANG_UP_S  # libp2p pauses 0.2 s for its other tasks
-    with trio.CancelScope(deadline=trio.current_time() + patience_s, shield=True):
+    with grace(patience_s):
         for close in (connection.muxed_conn.secured_conn.close, connection.close):
             try:
                 await close()

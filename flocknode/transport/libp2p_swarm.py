@@ -182,14 +182,18 @@ def build_host(
 
 
 async def open_stream(connection: Any, protocol: str) -> Any:
-    """A stream for `protocol` on this very connection; `host.new_stream` would choose or dial one."""
-    stream = await connection.new_stream()
-    try:
+    """A stream for `protocol` on this very connection; `host.new_stream` would choose or dial one.
+
+    What it raises, time-outs included, leaves the connection to be closed.
+    """
+    with trio.fail_after(UPGRADE_TIMEOUT_S):
+        stream = await connection.new_stream()
         communicator = MultiselectCommunicator(stream)
         await MultiselectClient().select_one_of([protocol], communicator, UPGRADE_TIMEOUT_S)
-    except BaseException:
-        with trio.CancelScope(deadline=trio.current_time() + 1, shield=True):
-            await stream.reset()
-        raise
     stream.set_protocol(protocol)
     return stream
+
+
+def grace(seconds: float) -> trio.CancelScope:
+    """A scope for cleaning up: not cancelled from outside, and not for ever."""
+    return trio.CancelScope(deadline=trio.current_time() + seconds, shield=True)

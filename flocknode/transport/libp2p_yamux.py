@@ -2,7 +2,7 @@
 
 Measured with libp2p 0.8.1: writing a short message through NetStream and YamuxStream passes six locks, each a
 turn of trio's scheduler; reading it returns its few bytes of credit at once, which costs both sides as much
-as the message; and a writer that has to wait for credit looks again every 10 ms. Both classes work on the
+as the message; and a writer that is short of credit looks again every 10 ms. Both classes work on the
 stream's own accounts, so the protocol on the wire is Yamux as it is.
 """
 
@@ -17,7 +17,8 @@ from libp2p.stream_muxer.yamux.yamux import DEFAULT_WINDOW_SIZE, TYPE_DATA, YAMU
 _READ_BYTES = 2**18
 _WINDOW_BYTES = 2**20
 _CREDIT_BYTES = _WINDOW_BYTES // 4
-_CREDIT_POLL_S = 0.001
+_FIRST_POLL_S = 0.001
+_LONGEST_POLL_S = 0.02
 
 
 @define(eq=False)
@@ -30,8 +31,10 @@ class YamuxWriter:
         """Write one piece as one frame, once the reader has room for it."""
         stream, size = self._stream, len(piece)
         connection = stream.conn
-        while stream.send_window < size and not stream.closed:  # noqa: ASYNC110 - nobody is told of new credit
-            await trio.sleep(_CREDIT_POLL_S)
+        pause_s = _FIRST_POLL_S
+        while stream.send_window < size and not stream.closed:  # nobody is told of new credit
+            await trio.sleep(pause_s)
+            pause_s = min(2 * pause_s, _LONGEST_POLL_S)
         if stream.closed or stream.send_closed or connection.event_shutting_down.is_set():
             raise MuxedStreamReset("the stream is closed")
         stream.send_window -= size

@@ -527,7 +527,6 @@ assert not {"libp2p", "trio"} & set(sys.modules), "starting the command line wou
 from transport_network import Node, Recorder, identity
 from flocknode.transport.base import Member
 from flocknode.transport.libp2p import Libp2pOptions, Libp2pTransport
-from flocknode.transport.libp2p_admission import key_pair, libp2p_id
 
 async def main(mode):
     options = Libp2pOptions(broadcast_mode=mode)

@@ -8,6 +8,7 @@ import pytest
 from toy_world import ToyWorker, silent
 
 from protocol.codec import encode
+from protocol.envelope import make_statement
 from protocol.events import Broadcast, Effect, Persist
 from protocol.keys import Identity
 from protocol.ledger.block import (
@@ -19,8 +20,20 @@ from protocol.ledger.block import (
     SetupBody,
     StoredBlock,
 )
-from protocol.envelope import make_statement
-from protocol.messages import (Body, Certificate, Contribution, Kind, ReleasedShare, ReleaseStage, Reveal, SealedVote, ShareRelease, Timeout, Vote, VotePhase)
+from protocol.messages import (
+    Body,
+    Certificate,
+    Contribution,
+    Kind,
+    ReleasedShare,
+    ReleaseStage,
+    Reveal,
+    SealedVote,
+    ShareRelease,
+    Timeout,
+    Vote,
+    VotePhase,
+)
 from sim.conduct import Conduct
 from sim.invariants import InvariantError
 from sim.node import Node

@@ -113,6 +113,14 @@ def example(kind: Kind, identity: Identity = ME, round_: int = 3) -> Statement:
     return make_statement(identity, NETWORK, round_, kind, BODIES[kind], payload)
 
 
+def read(data: bytes) -> Statement | str:
+    """The statement, or the reason why there is none."""
+    try:
+        return open_envelope(data, NETWORK)
+    except WireError as error:
+        return error.reason
+
+
 def refusal(data: bytes, *, stripped: bool = False) -> str:
     """The reason for which bytes are refused; every other exception is a failure."""
     with pytest.raises(WireError) as refused:
@@ -174,13 +182,12 @@ def test_the_body_of_another_kind_is_refused(kind: Kind) -> None:
     statement = example(kind)
     for other in Kind:
         if KIND_RULES[other].body is not KIND_RULES[kind].body:
-            try:
-                opened = open_envelope(resigned(statement, kind=int(other), payload=b""), NETWORK)
-            except WireError as error:
-                assert error.reason == "malformed"
-            else:  # two kinds may have one form, never one meaning
+            opened = read(resigned(statement, kind=int(other), payload=b""))
+            if isinstance(opened, Statement):  # two kinds may have one form, never one meaning
                 assert (opened.kind, type(opened.body)) == (other, KIND_RULES[other].body)
                 assert opened.id != statement.id
+            else:
+                assert opened == "malformed"
 
 
 @each_kind

@@ -1,0 +1,234 @@
+"""The agreement on the next height and its traffic: in, out, and kept for later (section 7)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from protocol import durable
+from protocol.cited import Cited
+from protocol.codec import DecodeError, encode
+from protocol.consensus import (
+    Action,
+    Agreement,
+    Decided,
+    Emit,
+    EnteredView,
+    Judge,
+    ProposalError,
+    Safety,
+    Save,
+    WantBlock,
+)
+from protocol.duties.desk import Desk
+from protocol.envelope import Statement
+from protocol.events import Millis, SetTimer
+from protocol.judging import Judging
+from protocol.ledger.block import Block, StoredBlock
+from protocol.messages import (
+    BlockRequest,
+    CertificateNotice,
+    Kind,
+    Proposal,
+    Ready,
+    Timeout,
+    Vote,
+)
+from protocol.readiness import Readiness
+from protocol.repair import Repair
+from protocol.round import BlockError
+
+EARLY_MESSAGES = 64
+"""Messages of the next height that are kept from each peer."""
+
+Reject = Callable[[bytes, str, str], None]
+"""Called with peer, reason and what was wrong."""
+
+
+class Negotiation:
+    """One node's. `decide` is called with each final block, `reject` with what no honest peer sends."""
+
+    def __init__(
+        self,
+        desk: Desk,
+        cited: Cited,
+        judging: Judging,
+        repair: Repair,
+        *,
+        decide: Callable[[StoredBlock], None],
+        reject: Reject,
+    ) -> None:
+        self.desk = desk
+        self.cited = cited
+        self.judging = judging
+        self.repair = repair
+        self.readiness = Readiness(desk, judging.chain, cited, lambda: self.agreement)
+        self.agreement = self._new_agreement(Safety(1))
+        self.moved = True
+        """Something changed that duties or proposals may be waiting for."""
+        self._decide = decide
+        self._reject = reject
+        self._early: dict[bytes, list[Statement]] = {}
+        self._answered_ms: dict[bytes, Millis] = {}
+
+    # -- heights -------------------------------------------------------------------------------
+
+    def begin(self, safety: Safety) -> None:
+        """Agree on the next height, from what was durable of it."""
+        self.agreement = self._new_agreement(safety)
+        self.readiness.clear()
+        self.judging.clear()
+
+    def take_early(self) -> dict[bytes, list[Statement]]:
+        """What came before its height; taken out first, as one of them may decide the height."""
+        early, self._early = self._early, {}
+        return early
+
+    def _new_agreement(self, safety: Safety) -> Agreement:
+        state, params = self.desk.state, self.desk.rules.params
+        adverts = tuple(a.peer for a in state.learning.adverts if a.peer in state.validators)
+        return Agreement(
+            me=self.desk.me,
+            network=self.desk.rules.network,
+            round=state.round,
+            validators=state.validators,
+            order=adverts or state.validators,
+            base_ms=params.view_timeout_ms,
+            cap_ms=params.max_view_timeout_ms,
+            opener=self.cited.open,
+            safety=safety,
+        )
+
+    # -- what is due ---------------------------------------------------------------------------
+
+    def advance(self, now: Millis) -> None:
+        """Vote for what this node can vouch for, say Ready, and propose, as far as that is due."""
+        for first, second in self.agreement.conflicts:
+            self.desk.pool.note_conflict(first, second)
+        self.agreement.conflicts.clear()
+        for view, block_hash in self.judging.vouched(self.agreement.view, self._on_invalid_block):
+            self._perform(self.agreement.judged(view, block_hash))
+        self.moved |= self.judging.learned | self.readiness.track(now)
+        self.judging.learned = False
+        block = self.readiness.next_block()
+        if block is not None:
+            self._perform(self.agreement.propose(block, encode(block)))
+
+    def on_view_timer(self) -> None:
+        self._perform(self.agreement.on_view_timer(self.agreement.view))
+
+    def resend(self) -> None:
+        """What others may have missed."""
+        self._perform(self.agreement.resend())
+        self.readiness.resend()
+
+    def _on_invalid_block(self, block: Block, error: BlockError) -> None:
+        self._reject(block.leader, "block", str(error))
+
+    # -- messages ------------------------------------------------------------------------------
+
+    def on_ready(self, peer: bytes, statement: Statement, now: Millis) -> None:
+        body = statement.body
+        assert isinstance(body, Ready)
+        if self._is_current(peer, statement, body.height, now) and statement.round == self.desk.state.round:
+            self.moved |= self.readiness.take(statement)
+
+    def on_proposal(self, peer: bytes, statement: Statement, now: Millis) -> None:
+        assert isinstance(statement.body, Proposal)
+        if self._is_current(peer, statement, statement.body.height, now):
+            self._guarded(peer, lambda: self.agreement.on_proposal(statement))
+
+    def on_vote(self, peer: bytes, statement: Statement, now: Millis) -> None:
+        assert isinstance(statement.body, Vote)
+        if self._is_current(peer, statement, statement.body.height, now):
+            self._guarded(peer, lambda: self.agreement.on_vote(statement))
+
+    def on_certificate(self, peer: bytes, statement: Statement, now: Millis) -> None:
+        body = statement.body
+        assert isinstance(body, CertificateNotice)
+        if self._is_current(peer, statement, body.certificate.vote.height, now):
+            self._guarded(peer, lambda: self.agreement.on_certificate(body.certificate, peer))
+
+    def on_timeout(self, peer: bytes, statement: Statement, now: Millis) -> None:
+        assert isinstance(statement.body, Timeout)
+        if self._is_current(peer, statement, statement.body.height, now):
+            self._guarded(peer, lambda: self.agreement.on_timeout(statement))
+
+    def keep_early(self, peer: bytes, statement: Statement) -> None:
+        """A validator's message of the next height or round waits for it, up to a bound."""
+        kept = self._early.setdefault(peer, [])
+        if len(kept) < EARLY_MESSAGES and peer in self.desk.state.validators:
+            kept.append(statement)
+
+    def request_blocks(self, peer: bytes) -> None:
+        request = BlockRequest(self.desk.state.height + 1)
+        self.desk.outbox.send(peer, self.desk.state.round, Kind.BLOCK_REQUEST, request)
+
+    def _is_current(self, peer: bytes, statement: Statement, height: int, now: Millis) -> bool:
+        """Is it of the height that is agreed on? Earlier ones are answered, later ones kept a while."""
+        if height == self.agreement.height:
+            return True
+        if height > self.agreement.height:
+            self.keep_early(peer, statement)
+            if height > self.agreement.height + 1:
+                self.request_blocks(peer)
+        elif statement.kind is Kind.TIMEOUT:
+            last = self._answered_ms.get(peer)
+            if last is None or now - last >= self.desk.rules.params.repair_interval_ms // 2:
+                self._answered_ms[peer] = now
+                self.repair.send_blocks(peer, height)
+        return False
+
+    def _guarded(self, peer: bytes, step: Callable[[], list[Action]]) -> None:
+        try:
+            actions = step()
+        except (ProposalError, DecodeError) as error:
+            self._reject(peer, "agreement", str(error))
+            return
+        self._perform(actions)
+
+    # -- actions -------------------------------------------------------------------------------
+
+    def _perform(self, actions: list[Action]) -> None:
+        """Turn what the agreement asks for into effects; its own messages come back to it at once."""
+        outbox = self.desk.outbox
+        for action in actions:
+            match action:
+                case Save():
+                    outbox.persist(durable.SAFETY, durable.SAFETY_KEY, encode(action.safety))
+                case Emit():
+                    self._emit(action)
+                case Judge():
+                    self.judging.add(action.view, action.block)
+                    self.moved = True
+                case EnteredView():
+                    outbox.notify("view", height=self.agreement.height, view=action.view)
+                    self.readiness.send()
+                    outbox.add(SetTimer("view", action.timeout_ms))
+                    self.moved = True
+                case Decided():
+                    self._decide(StoredBlock(action.block, action.certificate))
+                    return
+                case WantBlock():
+                    self.request_blocks(action.peer)
+
+    def _emit(self, action: Emit) -> None:
+        """Send what the agreement says; a node without a vote stays silent."""
+        if not self.readiness.is_validator:
+            return
+        outbox, round_ = self.desk.outbox, self.agreement.round
+        if action.to is not None and action.to != self.desk.me:
+            outbox.send(action.to, round_, action.kind, action.body, action.payload)
+            return
+        if action.to is None:
+            statement = outbox.announce(round_, action.kind, action.body, action.payload)
+        else:
+            statement = outbox.signed(round_, action.kind, action.body)
+        match action.body:
+            case Proposal():
+                self._perform(self.agreement.on_proposal(statement))
+            case Vote():
+                self._perform(self.agreement.on_vote(statement))
+            case Timeout():
+                self._perform(self.agreement.on_timeout(statement))
+            case _:
+                pass

@@ -1,0 +1,53 @@
+"""Commands of this package: `flocknode` finds them through the entry points `flocknode.commands`."""
+
+from __future__ import annotations
+
+import click
+
+PROFILES = ("hardened", "vcdfl")
+PROFILE = click.option("--profile", type=click.Choice(PROFILES), default="hardened", show_default=True)
+
+
+@click.group(short_help="Measure what the protocol costs.")
+def bench() -> None:
+    """Measure what the protocol costs on this machine, without any training."""
+
+
+@bench.command(short_help="The mathematics: client, aggregator, verifier.")
+@click.option("--n", "proposers", default=100, show_default=True, help="Proposers of the round.")
+@click.option("--d", "dimension", default=100_000, show_default=True, help="Weights of the model.")
+@PROFILE
+@click.option("--dropouts", default=0.2, show_default=True, help="Share of proposers that drop out.")
+@click.option("--repeats", default=5, show_default=True, help="Of which medians are taken.")
+def protocol(proposers: int, dimension: int, profile: str, dropouts: float, repeats: int) -> None:
+    """Time the steps of one round in this process, each as the median of several runs.
+
+    Client (keys, shares, masks, encoding, commitment), aggregator (sum, unmasking) and verifier (both
+    equations); bytes; and how these grow with the number of proposers and of weights.
+    """
+    from sim.bench.protocol import BenchError, bench_protocol, render
+
+    try:
+        click.echo(render(bench_protocol(proposers, dimension, profile, dropouts, repeats)))
+    except BenchError as error:
+        raise click.ClickException(str(error)) from error
+
+
+@bench.command(name="round", short_help="A whole round between real processes.")
+@click.option("--nodes", default=7, show_default=True, help="Node processes.")
+@click.option("--dimension", default=50_000, show_default=True, help="Weights of the model.")
+@click.option("--rounds", default=10, show_default=True, help="Rounds that count; one more goes first.")
+@PROFILE
+def whole_round(nodes: int, dimension: int, rounds: int, profile: str) -> None:
+    """Run rounds between node processes over libp2p, with synthetic updates that need no training.
+
+    Seconds and bytes of each phase are those that the nodes log.
+    """
+    from flocknode.config import ConfigError
+    from flocknode.demo.options import DemoError
+    from sim.bench.round import bench_round, render
+
+    try:
+        click.echo(render(bench_round(nodes, dimension, rounds, profile)))
+    except (ConfigError, DemoError) as error:
+        raise click.ClickException(str(error)) from error
