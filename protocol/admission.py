@@ -47,12 +47,13 @@ def _wrong_round(state: LedgerState, statement: Statement) -> str | None:
 
 
 def _wrong_slot(desk: Desk, statement: Statement) -> str | None:
-    """Of a validator, about a validator, with a small attempt."""
+    """Of a validator, about a validator, with a small attempt. The next round's may be others."""
     validators, slot = desk.state.validators, statement.slot
+    ahead = statement.round > desk.state.round
     if statement.sender not in validators:
-        return "stranger"
+        return "early" if ahead else "stranger"
     if slot.subject and slot.subject not in validators:
-        return "slot"
+        return "early" if ahead else "slot"
     return "slot" if slot.attempt % 128 >= MAX_SLOT_ATTEMPT else None
 
 
