@@ -338,7 +338,6 @@ class Engine:
                 cited = (body.claim,)
             case blocks.BallotBody():
                 cited = body.sealed_votes
-                check.take_ballot(self.desk, body)
             case _:
                 pass
         for data in cited:

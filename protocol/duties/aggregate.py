@@ -6,16 +6,11 @@ from protocol.duties.desk import Desk
 from protocol.duties.release import accuse_dealer, count_releases, pinned_shares
 from protocol.duties.uploads import upload_holders
 from protocol.envelope import Statement
-from protocol.jobs import (
-    AggregateJob,
-    AggregateResult,
-)
+from protocol.jobs import AggregateJob, AggregateResult
 from protocol.messages import AggregateClaim, Kind, NamedSecret
 from protocol.params import Masking
 from protocol.pinning import claim_matches
-from protocol.sharing import (
-    ShareKind,
-)
+from protocol.sharing import ShareKind
 
 
 def aggregate(desk: Desk) -> None:

@@ -5,20 +5,13 @@ from __future__ import annotations
 from protocol.duties.desk import Desk
 from protocol.duties.release import accuse_dealer, count_releases, pinned_shares
 from protocol.duties.zs import known_zs
-from protocol.jobs import (
-    VerifyJob,
-)
-from protocol.ledger.block import BallotBody
+from protocol.jobs import VerifyJob
 from protocol.ledger.state import PinnedContribution
 from protocol.messages import Kind, Reveal
 from protocol.params import Challenge
 from protocol.pinning import check_seed_matches, z_root_from
 from protocol.secagg.verification import Verdict
-from protocol.sharing import (
-    DealerFault,
-    ShareKind,
-    rebuild,
-)
+from protocol.sharing import DealerFault, ShareKind, rebuild
 
 
 def reveal(desk: Desk) -> None:
@@ -93,12 +86,12 @@ def verify_job(desk: Desk) -> VerifyJob | None:
     """Both equations over what is pinned, once all of it is here."""
     state, learning, findings = desk.state, desk.learning, desk.memory.findings
     claim = learning.claim
-    if claim is None or findings.zs is None or state.model_digest not in desk.blobs:
+    z_root = learning.z_root or z_root_from(state, desk.rules, findings.zs or ())
+    if claim is None or state.model_digest not in desk.blobs:
         return None
-    z_root = z_root_from(state, desk.rules, findings.zs)
     commitments = [commitment_of(desk, contribution) for contribution in learning.contributors]
     contributors = [contribution.peer for contribution in learning.contributors]
-    if z_root is None or None in commitments:
+    if not z_root or None in commitments:
         return None
     if any(peer not in findings.check_seeds for peer in contributors):
         return None
@@ -122,7 +115,9 @@ def verify_job(desk: Desk) -> VerifyJob | None:
 
 
 def challenge_seeds(desk: Desk) -> tuple[bytes, ...]:
-    """Seeds of R (clear challenge): those that U2 broadcast."""
+    """Seeds of R (clear challenge): those that are pinned, before that those that U2 broadcast."""
+    if desk.learning.challenge_seeds:
+        return tuple(entry.secret for entry in desk.learning.challenge_seeds)
     if desk.rules.params.challenge is not Challenge.CLEAR:
         return ()
     seeds = []
@@ -149,13 +144,3 @@ def collect_pinned_findings(desk: Desk) -> None:
     for bundle, seed in zip(learning.sharers, learning.check_seeds, strict=False):
         if any(seed):
             findings.check_seeds.setdefault(bundle.peer, seed)
-
-
-def take_ballot(desk: Desk, body: BallotBody) -> None:
-    """What a final ballot block opens is known to everyone, whatever this node had collected."""
-    findings = desk.memory.findings
-    if body.zs:
-        findings.zs = body.zs
-    for bundle, seed in zip(desk.learning.sharers, body.check_seeds, strict=True):
-        if any(seed):
-            findings.check_seeds[bundle.peer] = seed

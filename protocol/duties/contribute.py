@@ -7,16 +7,11 @@ import numpy as np
 from protocol.duties import zs
 from protocol.duties.desk import Desk
 from protocol.envelope import Statement
-from protocol.jobs import (
-    ContributeJob,
-    TrainJob,
-)
+from protocol.jobs import ContributeJob, TrainJob
 from protocol.messages import Contribution, Kind
 from protocol.params import Sparsify
 from protocol.secagg.scheme import UploadError, check_commitment, commitment_digest
-from protocol.secrets import (
-    z_root_hash,
-)
+from protocol.secrets import z_root_hash
 
 
 def train(desk: Desk) -> None:

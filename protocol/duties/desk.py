@@ -9,21 +9,14 @@ from attrs import define, evolve, field
 from protocol import durable
 from protocol.context import RoundContext
 from protocol.events import Fetch, PutBlob, RunJob
-from protocol.jobs import (
-    Job,
-)
+from protocol.jobs import Job
 from protocol.ledger.state import LedgerState, Phase, RoundState
 from protocol.local import PhaseClock, RoundMemory
 from protocol.outbox import Outbox
 from protocol.params import Setup
 from protocol.pinning import Rules, round_context
 from protocol.pool import Pool
-from protocol.secrets import (
-    DealerPackage,
-    RoundSecrets,
-    dealt_round_seed,
-    dealt_u_seed,
-)
+from protocol.secrets import DealerPackage, RoundSecrets, dealt_round_seed, dealt_u_seed
 
 
 @define(eq=False)

@@ -9,13 +9,7 @@ from protocol.ledger.state import Phase
 from protocol.messages import DealerEvidence, Kind, ReleasedShare, ReleaseStage, ShareRelease
 from protocol.params import Masking
 from protocol.pinning import pinned_value
-from protocol.sharing import (
-    DealerFault,
-    HeldShare,
-    PinnedShares,
-    ShareKind,
-    share_holds,
-)
+from protocol.sharing import DealerFault, HeldShare, PinnedShares, ShareKind, share_holds
 
 
 def release_unmasking(desk: Desk) -> None:

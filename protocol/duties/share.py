@@ -5,20 +5,10 @@ from __future__ import annotations
 from protocol import durable, keys
 from protocol.codec import encode
 from protocol.duties.desk import Desk
-from protocol.jobs import (
-    DealJob,
-)
+from protocol.jobs import DealJob
 from protocol.messages import Complaint, KeyAdvert, Kind, SealedShares, ShareBundle, ShareOpening
-from protocol.secrets import (
-    secret_hash,
-)
-from protocol.sharing import (
-    ShareError,
-    SharePackage,
-    check_package,
-    open_box,
-    package_for,
-)
+from protocol.secrets import secret_hash
+from protocol.sharing import ShareError, SharePackage, check_package, open_box, package_for
 
 
 def advertise(desk: Desk) -> None:

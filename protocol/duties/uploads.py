@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from protocol.compose import vouchers_for
 from protocol.duties.desk import Desk
-from protocol.jobs import (
-    CheckUploadJob,
-)
+from protocol.jobs import CheckUploadJob
 from protocol.ledger.state import Phase
 from protocol.messages import Contribution, Kind, Receipt, Witness
 

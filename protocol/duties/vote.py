@@ -6,11 +6,7 @@ from protocol import keys
 from protocol.duties.check import candidate, collect_pinned_findings, verify_job
 from protocol.duties.desk import Desk
 from protocol.duties.uploads import upload_holders
-from protocol.jobs import (
-    DisputeJob,
-    EvaluateJob,
-    EvaluateResult,
-)
+from protocol.jobs import DisputeJob, EvaluateJob, EvaluateResult
 from protocol.messages import Kind, SealedVote, VoteOpening, vote_hash
 
 VOTE_FOR, ABSTAIN, VOTE_AGAINST = 1, 0, -1

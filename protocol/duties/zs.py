@@ -11,9 +11,7 @@ from protocol.ledger.state import Phase
 from protocol.messages import Kind, ZReply, ZRequest
 from protocol.params import Setup
 from protocol.pinning import z_root_from
-from protocol.secrets import (
-    dealt_z_root,
-)
+from protocol.secrets import dealt_z_root
 
 
 def z_root(desk: Desk) -> bytes | None:
