@@ -6,7 +6,7 @@ from protocol.duties.contribute import payload_fits
 from protocol.duties.desk import Desk
 from protocol.envelope import Statement
 from protocol.ledger.state import LedgerState
-from protocol.messages import Contribution, DealerEvidence, Kind, Transaction
+from protocol.messages import Contribution, DealerEvidence, Kind, ShareBundle, Transaction
 from protocol.pinning import evidence_holds
 
 MAX_SLOT_ATTEMPT = 16
@@ -58,9 +58,11 @@ def _wrong_slot(desk: Desk, statement: Statement) -> str | None:
 
 
 def _wrong_content(desk: Desk, statement: Statement) -> str | None:
-    """A commitment that does not fit its digest or form, evidence that proves nothing."""
+    """A commitment that fits neither digest nor form, a weight that none may have, evidence of nothing."""
     if isinstance(statement.body, Contribution):
         return None if payload_fits(desk, statement) else "payload"
+    if isinstance(statement.body, ShareBundle):
+        return None if statement.body.weight <= desk.rules.params.max_weight else "weight"
     if isinstance(statement.body, DealerEvidence):
         if statement.round != desk.state.round or not desk.learning.sharers:
             return "early"

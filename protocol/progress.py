@@ -58,7 +58,8 @@ class Progress:
         match d.learning.phase:
             case Phase.SHARE:
                 held[Kind.SHARE_BUNDLE] = self._senders(Kind.SHARE_BUNDLE) & set(d.learning.proposers)
-                held[Kind.SEALED_SHARES] = set(d.memory.packages)
+                # Without its z_i a dealer's shares are of no use: nobody could place the hidden points.
+                held[Kind.SEALED_SHARES] = set(d.memory.packages) & set(d.memory.zs)
             case Phase.CONTRIBUTE:
                 held |= self._held_contributions()
             case Phase.AGGREGATE:

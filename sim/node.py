@@ -55,6 +55,7 @@ class Node:
     blobs: dict[Digest, bytes] = field(factory=dict, repr=False)
     # of this life
     engine: EngineLike | None = None
+    starting: bool = False
     life: int = 0
     clock_origin_ms: int = 0
     timers: dict[str, int] = field(factory=dict)
@@ -69,7 +70,13 @@ class Node:
 
     @property
     def alive(self) -> bool:
+        """Whether the engine has seen its `Start`."""
         return self.engine is not None
+
+    @property
+    def down(self) -> bool:
+        """Whether the node is not even about to start."""
+        return self.engine is None and not self.starting
 
     def start_event(self) -> Start:
         """What a new life finds: copies, so that nothing undone by the crash can leak through a reference."""
@@ -88,6 +95,7 @@ class Node:
     def lose_volatile(self) -> None:
         """The process is gone."""
         self.engine = None
+        self.starting = False
         self.life += 1
         self.timers.clear()
         self.jobs.clear()

@@ -39,6 +39,14 @@ from protocol.events import (
     TimerFired,
 )
 from sim.connections import Connections
+from sim.errors import (
+    BlobMissingError,
+    BrokenInvariantError,
+    EngineRaisedError,
+    SimulationError,
+    SimulationStalled,
+    WorldError,
+)
 from sim.fetching import Fetching
 from sim.filters import Filter
 from sim.invariants import Invariant, InvariantError
@@ -54,40 +62,6 @@ ReadBlob = Callable[[Digest], bytes]
 
 CLOCK_SPREAD_MS = 10**6
 """Monotonic clocks start anywhere below this in each life: no engine may carry a time across a restart."""
-
-TAIL_LINES = 30
-
-
-class SimulationError(AssertionError):
-    """A run went wrong; the message names the seed and shows the end of the trace."""
-
-    def __init__(self, world: World, what: str) -> None:
-        super().__init__(f"seed {world.seed} at {world.now} ms: {what}\n{world.trace.tail(TAIL_LINES)}")
-        self.seed = world.seed
-
-
-class SimulationStalled(SimulationError):  # noqa: N818
-    """The goal of a run was not reached within its budget; `summary` has a line for each node."""
-
-    def __init__(self, world: World, why: str) -> None:
-        self.summary = "\n".join(node.summary() for node in world.nodes)
-        super().__init__(world, f"{why}\n{self.summary}")
-
-
-class BrokenInvariantError(SimulationError):
-    """An invariant was violated."""
-
-
-class EngineRaisedError(SimulationError):
-    """An engine let an exception out of `handle`."""
-
-
-class WorldError(ValueError):
-    """A scenario asks for what cannot be."""
-
-
-class BlobMissingError(KeyError):
-    """A job reads a blob that its node does not hold."""
 
 
 class Worker(Protocol):
@@ -195,13 +169,10 @@ class World:
     def start(self, index: int) -> None:
         """Begin a node's first or next life: a new engine, the records that survived, then connections."""
         node = self.nodes[index]
-        if node.alive:
+        if not node.down:
             raise WorldError(f"node {index} is running")
-        node.clock_origin_ms = self.now - node.entropy.randrange(CLOCK_SPREAD_MS)
-        node.engine = node.make_engine(node)
-        self.schedule.push(0, self._to_life, node, node.life, node.start_event())
-        for other in self.nodes:
-            self._connections.connect_soon(node, other)
+        node.starting = True
+        self.schedule.push(0, self._begin, node, node.life)
 
     restart = start
 
@@ -219,7 +190,7 @@ class World:
     def crash(self, index: int, after_effects: int | None = None, restart_ms: Millis | None = None) -> None:
         """Crash now, or after the first `after_effects` effects of the next event; restart later."""
         node = self.nodes[index]
-        if not node.alive:
+        if node.down:
             raise WorldError(f"node {index} is not running")
         if after_effects is None:
             self._crash(node, restart_ms)
@@ -397,6 +368,16 @@ class World:
             event = JobFailed(key, repr(error))
         self._deliver(node, event)
 
+    def _begin(self, node: Node, life: int) -> None:
+        if node.life != life:
+            return
+        node.starting = False
+        node.clock_origin_ms = self.now - node.entropy.randrange(CLOCK_SPREAD_MS)
+        node.engine = node.make_engine(node)
+        self._deliver(node, node.start_event())
+        for other in self.nodes:
+            self._connections.connect_soon(node, other)
+
     def _crash(self, node: Node, restart_ms: Millis | None) -> None:
         self.trace.add(self.now, node.index, "crash")
         self._connections.break_all(node)
@@ -405,5 +386,5 @@ class World:
             self.schedule.push(restart_ms, self._start_if_down, node, node.life)
 
     def _start_if_down(self, node: Node, life: int) -> None:
-        if not node.alive and node.life == life:
+        if node.down and node.life == life:
             self.start(node.index)

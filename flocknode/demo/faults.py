@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 
 from attrs import define, field
@@ -42,7 +43,7 @@ class Dropper:
                 self.down.append(index)
 
     def _victims(self, state: LedgerState) -> list[int]:
-        """Others in every such round, as far as there are others."""
-        sharers = sorted(self.members[bundle.peer] for bundle in state.learning.sharers)
-        first = state.round // self.every * self.count
-        return [sharers[(first + i) % len(sharers)] for i in range(min(self.count, len(sharers)))]
+        """Those that were killed least often."""
+        past = Counter(index for _, index in self.killed)
+        sharers = [self.members[bundle.peer] for bundle in state.learning.sharers]
+        return sorted(sharers, key=lambda index: (past[index], index))[: self.count]

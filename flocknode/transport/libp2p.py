@@ -67,6 +67,13 @@ class Libp2pOptions:
     penalty_s: float = field(default=DEFAULT_PENALTY_S, validator=gt(0))
     """How long a penalised peer is refused."""
 
+    def __attrs_post_init__(self) -> None:
+        if self.silence_timeout_s < 2 * self.keepalive_s:
+            raise ValueError(
+                f"silence_timeout_s {self.silence_timeout_s} leaves no room for a lost keepalive"
+                f" every {self.keepalive_s} s"
+            )
+
 
 class Libp2pTransport(Transport):
     """A node's links to the members of its network.

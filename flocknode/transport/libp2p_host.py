@@ -9,6 +9,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import trio
+from attrs import frozen
 from libp2p.abc import INotifee
 from libp2p.rcmgr import Direction
 from libp2p.tools.anyio_service import TrioManager
@@ -25,7 +26,7 @@ from flocknode.transport.libp2p import Libp2pOptions
 from flocknode.transport.libp2p_admission import MembersOnlyNoise, Roster, libp2p_id, peer_of
 from flocknode.transport.libp2p_chunks import ChunkServer
 from flocknode.transport.libp2p_link import CHUNK_PROTOCOL, MAX_STREAMS, MESSAGE_PROTOCOL, Link, hang_up
-from flocknode.transport.libp2p_swarm import build_host, endpoint_of, grace
+from flocknode.transport.libp2p_swarm import build_host, endpoint_of, grace, resolved
 from protocol.keys import Identity, PeerId, short_name
 
 if TYPE_CHECKING:
@@ -126,7 +127,7 @@ class Host:
                     self.members_changed()
                     if not self._ready.done():
                         self._ready.set_result(None)
-                    await services[0].wait_finished()
+                    await services[0].manager.wait_finished()
                     raise TransportError("the libp2p swarm ended by itself")
             finally:
                 self._nursery = None
@@ -135,9 +136,11 @@ class Host:
                     link.close("the host stops")
                 # Orderly, while the swarm's own tasks still run: they race with each other when cancelled.
                 with grace(_SHUTDOWN_S):
-                    for service in services[:0:-1]:
-                        await service.stop()
+                    for running in services[:0:-1]:
+                        await running.manager.stop()
                     await swarm.close()
+                for running in services:
+                    running.scope.cancel()
                 if self._gossip is not None:
                     self._gossip.close()
                     self._gossip = None
@@ -192,9 +195,7 @@ class Host:
         if self._nursery is None or connection.is_closed or peer is None:
             return None
         dialled = connection.direction == Direction.OUTBOUND
-        link = Link(
-            peer, connection, dialled, self, self._options, self._counters, self._dispatcher
-        )
+        link = Link(peer, connection, dialled, self, self._options, self._counters, self._dispatcher)
         old = self.links.get(peer)
         if self._roster.refusal(peer) or (old is not None and not supersedes(link, old, self._identity.peer)):
             self._nursery.start_soon(hang_up, connection)
@@ -230,9 +231,13 @@ class Host:
 
     async def _watch(self) -> None:
         while True:
+            slept_s = trio.current_time()
             await trio.sleep(self._options.keepalive_s / 2)
+            now_s = trio.current_time()
+            if now_s - slept_s > self._options.keepalive_s:
+                continue  # it was this node that stood still: hear first what the others had to say
             for link in self.up():
-                link.check(trio.current_time())
+                link.check(now_s)
 
     # ------------------------------------------------------------------ dialling
 
@@ -270,8 +275,9 @@ class Host:
         if member is None:
             return None
         try:
-            address = Multiaddr(str(parse_address(member.address)))
+            endpoint = parse_address(member.address)
             with trio.fail_after(self._options.dial_timeout_s):
+                address = Multiaddr(str(await resolved(endpoint)))
                 return self.adopt(await self._swarm.dial_addr(address, libp2p_id(peer)))
         except InvalidAddressError:
             self._counters.reject("bad-address")
@@ -314,12 +320,18 @@ class Host:
             await link.contain(lambda: server.run(stream))
 
 
+@frozen
+class _Running:
+    manager: Any
+    scope: trio.CancelScope
+
+
 async def _run_service(service: Any, task_status: Any = trio.TASK_STATUS_IGNORED) -> None:
-    """Run a libp2p service, shielded: it is stopped by asking it to."""
+    """Run a libp2p service, shielded: it is to be stopped by asking it to."""
     manager = TrioManager(service)
     service._manager = manager
-    with trio.CancelScope(shield=True):
+    with trio.CancelScope(shield=True) as scope:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(manager.run)
             await manager.wait_started()
-            task_status.started(manager)
+            task_status.started(_Running(manager, scope))

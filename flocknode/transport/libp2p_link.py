@@ -49,8 +49,7 @@ class Owner(Protocol):
 async def hang_up(connection: Any) -> None:
     """Close a connection, whatever state it is in.
 
-    The socket goes first: libp2p's own closing writes a farewell and would wait behind a blocked write for
-    ever.
+    The socket goes first: libp2p's own way writes a farewell, which may wait behind a blocked write for ever.
     """
     stopping = trio.current_effective_deadline() == -math.inf
     patience_s = _LAST_HANG_UP_S if stopping else _HANG_UP_S  # libp2p pauses 0.2 s for its other tasks
@@ -64,8 +63,9 @@ async def hang_up(connection: Any) -> None:
 
 @define(eq=False)
 class Link:
-    """A connection as this node uses it. Synchronous methods may be called from asyncio as well as from
-    trio.
+    """A connection as this node uses it.
+
+    Its synchronous methods may be called from asyncio as well as from trio.
     """
 
     peer: PeerId

@@ -5,6 +5,7 @@ must not have. What is built here: TCP on a socket the node itself owns, Noise f
 """
 
 import logging
+import random
 import socket
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -34,8 +35,11 @@ from protocol.keys import Identity
 _log = logging.getLogger(__name__)
 
 UPGRADE_TIMEOUT_S = 5
+MAX_HANDSHAKES = 256
+"""Inbound connections that have not proved to be a member's. More would cost the process its descriptors."""
 _ACCEPT_RETRY_S = 0.1
 _UNLIMITED = 10**6
+_FAMILIES = {"dns4": socket.AF_INET, "dns6": socket.AF_INET6}
 
 
 class BoundListener(IListener):  # type: ignore[misc]
@@ -110,6 +114,7 @@ class MemberSwarm(Swarm):  # type: ignore[misc]
     def __init__(self, counters: Counters, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._counters = counters
+        self._upgrading = 0
         self.auto_connector = _NoAutoConnector(self)
 
     async def upgrade_inbound_raw_conn(self, raw_conn: Any, maddr: Any) -> Any:
@@ -118,12 +123,18 @@ class MemberSwarm(Swarm):  # type: ignore[misc]
         The caller holds an inbound slot and a task until the whole swarm ends; an exception is what releases
         them.
         """
+        if self._upgrading >= MAX_HANDSHAKES:
+            self._counters.reject("busy")
+            raise SwarmException("too many handshakes at once")
+        self._upgrading += 1
         try:
             connection = await super().upgrade_inbound_raw_conn(raw_conn, maddr)
         except Exception as error:
             if not isinstance(_root_cause(error), AdmissionRefusedError):
                 self._counters.reject("handshake")
             raise
+        finally:
+            self._upgrading -= 1
         await connection.event_closed.wait()
         raise SwarmException("the inbound connection has ended")
 
@@ -138,6 +149,19 @@ def endpoint_of(bound: socket.socket) -> Endpoint:
     """Where a socket is bound."""
     host, port = bound.getsockname()[:2]
     return Endpoint("ip6" if bound.family == socket.AF_INET6 else "ip4", host, port)
+
+
+async def resolved(endpoint: Endpoint) -> Endpoint:
+    """An endpoint by IP address, as the system resolves names; libp2p would ask name servers only.
+
+    Raises OSError for an unknown name. One of several addresses is drawn, so that a retry may try another.
+    """
+    if endpoint.family in ("ip4", "ip6"):
+        return endpoint
+    wanted = _FAMILIES.get(endpoint.family, socket.AF_UNSPEC)
+    found = await trio.socket.getaddrinfo(endpoint.host, endpoint.port, wanted, socket.SOCK_STREAM)
+    family, *_, address = random.choice(found)
+    return Endpoint("ip6" if family == socket.AF_INET6 else "ip4", str(address[0]), endpoint.port)
 
 
 def psk_hex(psk: bytes | None) -> str | None:

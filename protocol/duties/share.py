@@ -36,6 +36,7 @@ def share(desk: Desk) -> None:
         )
         for holder in desk.learning.proposers:
             send_box(desk, holder)
+    recall_zs(desk)
     open_boxes(desk)
     answer_complaints(desk)
     take_share_openings(desk)
@@ -92,6 +93,15 @@ def take_z(desk: Desk, dealer: bytes, z: bytes, hash_z: bytes) -> None:
     """Keep z_i if it is the one that its dealer pinned."""
     if secret_hash("z", desk.rules.network, desk.state.round, dealer, z) == hash_z:
         desk.memory.zs[dealer] = z
+
+
+def recall_zs(desk: Desk) -> None:
+    """After a restart: the z_i of packages that survived, once their dealers' bundles are here again."""
+    memory = desk.memory
+    for dealer in sorted(memory.packages.keys() - memory.zs.keys()):
+        bundle = desk.pool.get(desk.state.round, Kind.SHARE_BUNDLE, dealer)
+        if bundle is not None and isinstance(bundle.body, ShareBundle):
+            take_z(desk, dealer, memory.packages[dealer].z, bundle.body.hash_z)
 
 
 def answer_complaints(desk: Desk) -> None:

@@ -32,7 +32,14 @@ from sim.filters import Filter
 
 @define(eq=False)
 class DishonestDealer(JobTampering):
-    """Deals something else than it owes; `tampered` says what."""
+    """Deals something else than it owes; `tampered` says what. It never hears messages in `deaf_to`."""
+
+    deaf_to: frozenset[Kind] = field(default=frozenset(), kw_only=True)
+
+    def events(self, event: Event) -> list[Event]:
+        if any(statement.kind in self.deaf_to for statement in heard(event)):
+            return []
+        return super().events(event)
 
     def tampered(self, job: DealJob, dealing: Dealing) -> Dealing:
         raise NotImplementedError

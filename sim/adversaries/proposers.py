@@ -10,15 +10,16 @@ from attrs import define, evolve, field
 from protocol.algebra import field as fp
 from protocol.algebra.field import FieldVec
 from protocol.blob import blob_digest
+from protocol.envelope import Statement
 from protocol.events import Effect, Event, JobDone, RunJob
 from protocol.jobs import ContributeJob, ContributeResult, Job, JobResult, TrainJob, TrainResult
-from protocol.messages import Contribution
+from protocol.messages import Contribution, Kind, Reveal, ShareBundle
 from protocol.secagg.contribute import encode_masked, encode_update, mask_update, publish_commitment
 from protocol.secagg.pairs import own_pair_seeds
 from protocol.secagg.scheme import Scheme, commitment_digest, scheme_of
 from sim.adversaries.coalition import Coalition
 from sim.adversaries.forgery import Int64Vec, shift_check
-from sim.adversaries.tampering import JobTampering, heard
+from sim.adversaries.tampering import JobTampering, StatementTampering, heard
 from sim.filters import Filter
 
 
@@ -46,6 +47,29 @@ class Poisoner(JobTampering):
             return result
         away = np.where(result.update < 0, self.clip, -self.clip).astype(np.float32)
         return evolve(result, update=away)
+
+
+@define(eq=False)
+class WeightInflater(StatementTampering):
+    """Claims more samples than anyone may have, so that the sum is divided by too much."""
+
+    weight: int
+
+    def rewrite(self, statement: Statement, to: bytes | None) -> Statement | None:
+        if not isinstance(statement.body, ShareBundle):
+            return statement
+        body = evolve(statement.body, weight=self.weight)
+        return self.signed(statement.round, Kind.SHARE_BUNDLE, body)
+
+
+@define(eq=False)
+class FalseRevealer(StatementTampering):
+    """Reveals a check seed that is not the one it pinned."""
+
+    def rewrite(self, statement: Statement, to: bytes | None) -> Statement | None:
+        if not isinstance(statement.body, Reveal):
+            return statement
+        return self.signed(statement.round, Kind.REVEAL, evolve(statement.body, check_seed=bytes(32)))
 
 
 @define(eq=False)

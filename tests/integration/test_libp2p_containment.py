@@ -31,6 +31,7 @@ from flocknode.transport.base import (
 )
 from flocknode.transport.libp2p import Libp2pOptions, Libp2pTransport
 from flocknode.transport.libp2p_admission import key_pair, libp2p_id
+from flocknode.transport.libp2p_swarm import MAX_HANDSHAKES
 
 HERE = Path(__file__).parent
 NOWHERE = "/ip4/127.0.0.1/tcp/1"
@@ -109,7 +110,7 @@ async def test_whoever_answers_at_a_members_address_must_be_that_member(net: Net
 async def test_garbage_and_silence_on_the_port_are_no_obstacle(net: Network) -> None:
     victim, honest = await net.add(2), await net.add(3)
     endpoint = parse_address(victim.transport.address)
-    mute = [socket.create_connection((endpoint.host, endpoint.port)) for _ in range(30)]
+    mute = [socket.create_connection((endpoint.host, endpoint.port)) for _ in range(100)]
     cut_short = b"\x13/multistream/1.0.0\n\x07/noise\n" + b"\xff" * 500
     for garbage in (b"\xff" * 2000, cut_short, b"GET / HTTP/1.1\r\n\r\n"):
         with socket.create_connection((endpoint.host, endpoint.port)) as rude:
@@ -119,6 +120,19 @@ async def test_garbage_and_silence_on_the_port_are_no_obstacle(net: Network) -> 
     await unharmed(victim, honest)
     for sock in mute:
         sock.close()
+
+
+async def test_strangers_cannot_take_all_descriptors(net: Network) -> None:
+    victim, honest = await net.add(2), await net.add(3)
+    await net.linked()
+    endpoint = parse_address(victim.transport.address)
+    mute = [await asyncio.open_connection(endpoint.host, endpoint.port) for _ in range(MAX_HANDSHAKES + 20)]
+    await until(lambda: victim.transport.stats().rejects.get("busy") == 20)
+    await unharmed(victim, honest)
+    for _, writer in mute:
+        writer.close()
+    third = await net.add(4)
+    await net.linked([victim, honest, third])
 
 
 async def test_a_preshared_key_closes_the_network() -> None:
@@ -178,6 +192,34 @@ async def test_a_peer_that_was_not_there_yet_is_not_blocked(net: Network) -> Non
     late = await net.add(2, address)
     late.transport.set_members([early.member])
     await until(lambda: early.transport.connected() == {late.peer}, limit_s=5.0)
+
+
+async def test_a_member_may_be_named_as_the_system_knows_it(net: Network) -> None:
+    a, b = await net.add(1), await net.add(2)
+    port = parse_address(b.transport.address).port
+    b.transport.set_members([Member(a.peer, NOWHERE)])
+    a.transport.set_members([Member(b.peer, f"/dns4/no-such-host.invalid/tcp/{port}")])
+    await asyncio.sleep(0.2)
+    assert a.transport.stats().restarts == 0
+    a.transport.set_members([Member(b.peer, f"/dns4/localhost/tcp/{port}")])
+    await until(lambda: a.transport.connected() == {b.peer} and b.transport.connected() == {a.peer})
+
+
+async def test_members_that_dial_each_other_at_once_keep_one_connection(net: Network) -> None:
+    nodes = [await net.add(index, dial_anyway_s=0.0001) for index in (1, 2, 3, 4)]
+    await net.linked()
+    for node in nodes:
+        connections = node.transport._host._swarm.connections
+        await until(lambda c=connections: sorted(map(len, c.values())) == [1, 1, 1], "duplicates closed")
+    settled = [list(node.handler.events) for node in nodes]
+    await asyncio.sleep(0.3)
+    assert [node.handler.events for node in nodes] == settled, "links come and go"
+    for node in nodes:
+        assert node.transport.broadcast(node.peer) == 3
+    for node in nodes:
+        for other in nodes:
+            if other is not node:
+                await until(lambda n=node, o=other: n.handler.messages(o.peer) == [o.peer])
 
 
 # ---------------------------------------------------------------------------------- misbehaving members
@@ -348,6 +390,10 @@ async def test_malformed_gossip_is_counted_and_survived(net: Network, junk: str)
     await attack(ATTACKER, victim.peer, victim.transport.address, gossip_nonsense)
     await unharmed(victim, honest)
     assert victim.handler.messages(ATTACKER.peer) == []
+    if junk == "malformed":
+        assert victim.transport.stats().rejects["malformed-gossip"] == 1
+    if junk == "bad key":
+        assert victim.transport.stats().rejects["gossip-error"] == 1
 
 
 @pytest.mark.parametrize("net", ["gossipsub"], indirect=True)
@@ -432,6 +478,8 @@ async def test_a_stopped_process_is_given_up_and_taken_back(net: Network) -> Non
             node.transport.set_members(members)
         await until(lambda: all(frozen.peer in node.transport.connected() for node in (a, b)))
         await until(lambda: b.peer in a.transport.connected() and a.peer in b.transport.connected())
+        session = a.transport._host.links[frozen.peer].connection.muxed_conn.secured_conn
+        carrier = session.conn.read_writer.read_write_closer.stream.stream.socket
         child.send_signal(signal.SIGSTOP)
         for _ in range(12):  # more than the socket buffers of both sides take
             a.transport.send(frozen.peer, bytes(MAX_MESSAGE_BYTES))
@@ -440,6 +488,7 @@ async def test_a_stopped_process_is_given_up_and_taken_back(net: Network) -> Non
         assert frozen.peer in a.transport.connected(), "the others waited until it was given up"
         await until(lambda: a.handler.changes(frozen.peer)[:2] == ["up", "down"], "write time-out")
         await until(lambda: b.handler.changes(frozen.peer)[:2] == ["up", "down"], "silence")
+        await until(lambda: carrier.fileno() == -1, "its socket is closed, full as it is")
         assert a.transport.stats().rejects["write-timeout"] == 1
         assert b.transport.stats().rejects["silent"] == 1
         assert a.handler.changes(b.peer) == b.handler.changes(a.peer) == ["up"]

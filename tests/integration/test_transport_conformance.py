@@ -1,10 +1,13 @@
 """The contract of flocknode.transport.base, held by every transport there is."""
 
 import asyncio
+import itertools
 import socket
 from collections.abc import AsyncIterator
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from transport_network import KINDS, Network, Recorder, identity, network, until
 
 from flocknode.transport.base import (
@@ -21,6 +24,14 @@ from flocknode.transport.base import (
     parse_address,
 )
 from flocknode.transport.libp2p import Libp2pTransport
+from flocknode.transport.libp2p_frames import (
+    NOTHING,
+    WRITE_BYTES,
+    FrameReader,
+    FrameTooLongError,
+    Outbox,
+    framed,
+)
 
 DIGEST = b"\x07" * 32
 
@@ -292,6 +303,47 @@ async def test_a_member_that_cannot_be_dialled_is_left_to_dial(net: Network) -> 
     b.transport.set_members([a.member])
     await until(lambda: a.transport.connected() == {b.peer}, "the other side dials")
     await until(lambda: b.transport.connected() == {a.peer})
+
+
+@given(
+    st.lists(st.one_of(st.none(), st.binary(max_size=40), st.integers(0, 3 * WRITE_BYTES).map(bytes)), max_size=8),
+    st.lists(st.integers(0, 2**18), max_size=20),
+)
+def test_frames_survive_any_cut(messages: list[bytes | None], cuts: list[int]) -> None:
+    stream = b"".join(NOTHING if message is None else framed(message) for message in messages)
+    edges = sorted({0, len(stream), *(cut % (len(stream) + 1) for cut in cuts)})
+    reader = FrameReader()
+    got = [m for start, end in itertools.pairwise(edges) for m in reader.feed(stream[start:end])]
+    assert got == [message for message in messages if message is not None]
+
+
+@given(st.lists(st.integers(0, WRITE_BYTES), max_size=30), st.integers(1, 2**18))
+def test_an_outbox_gives_back_in_order_what_fits(sizes: list[int], limit: int) -> None:
+    outbox, accepted, held = Outbox(limit), [], 0
+    for index, size in enumerate(sizes):
+        message = bytes([index]) * size
+        fits = held + size <= limit
+        assert outbox.put(message) == fits
+        if fits:
+            accepted.append(message)
+            held += size
+    reader, got = FrameReader(), []
+    while outbox:
+        counted, pieces = outbox.take()
+        for piece in pieces:
+            assert 0 < len(piece) <= WRITE_BYTES
+            got += reader.feed(bytes(piece))
+        assert [len(message) for message in got[-len(counted) :]] == counted
+    assert got == accepted
+    assert outbox.put(bytes(limit)), "nothing is held any more"
+
+
+def test_an_oversize_frame_is_refused_by_its_length_alone() -> None:
+    reader, got = FrameReader(), []
+    with pytest.raises(FrameTooLongError, match=str(MAX_MESSAGE_BYTES + 1)):
+        for message in reader.feed(framed(b"before") + (MAX_MESSAGE_BYTES + 1).to_bytes(4, "big")):
+            got.append(message)
+    assert got == [b"before"]
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,7 @@ from sim.world import World
 
 NODES = 4
 HISTORIES = 350
-HISTORIES_A_TEST = 50
+HISTORIES_A_TEST = 25
 SWEEP = 200
 SWEEP_A_TEST = 50
 
@@ -160,7 +160,7 @@ def history(seed: int) -> World:
 def blackout(world: World, draws: Random) -> None:
     """Everyone crashes at once and comes back."""
     for node in world.nodes:
-        if node.alive:
+        if not node.down:
             world.crash(node.index, restart_ms=draws.randrange(1, 1_000))
 
 
@@ -170,7 +170,7 @@ def calm(world: World) -> None:
     world.heal()
     for node in world.nodes:
         node.crash_at = None
-        if not node.alive:
+        if node.down:
             world.start(node.index)
 
 
@@ -206,7 +206,7 @@ def test_one_block_a_height_and_progress_resumes(first: int) -> None:
 
 
 def crash_after(ordinal: int) -> None:
-    """Node `ordinal % 4` crashes after its effect number `ordinal`, counted from its start, and comes back."""
+    """Node `ordinal % 4` crashes after its first `ordinal` effects and comes back."""
     world = build_world(NODES, ordinal, invariants=[Conduct()])
     victim = world.nodes[ordinal % NODES]
     world.crash_at_effect(victim.index, ordinal, restart_ms=1 + 37 * ordinal % 1_000)

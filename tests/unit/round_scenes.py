@@ -82,6 +82,7 @@ class Scene:
             worker=self.worker,
             invariants=[Conduct(), self._note],
         )
+        self.world.run(lambda world: all(node.alive for node in world.nodes))
 
     def _note(self, node: Node, performed: Sequence[Effect]) -> None:
         for effect in performed:

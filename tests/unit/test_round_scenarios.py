@@ -6,11 +6,10 @@ import numpy as np
 import pytest
 from round_scenes import Scene
 
-from protocol.events import Event
 from protocol.ledger.block import BlockKind, Reason
 from protocol.ledger.settlement import least_sharers
 from protocol.ledger.state import Phase
-from protocol.messages import Complaint, Kind, ReleaseStage, ShareRelease, ZReply
+from protocol.messages import Complaint, Kind, ReleaseStage, ShareRelease
 from protocol.params import Sparsify
 from protocol.sharing import ShareKind
 from sim.adversaries.aggregators import EquivocatingAggregator, RefusingAggregator, SilentAggregator
@@ -23,10 +22,11 @@ from sim.adversaries.dealers import (
     KeyCopier,
     ZSpoiler,
 )
-from sim.adversaries.proposers import Poisoner
-from sim.adversaries.tampering import heard
+from sim.adversaries.proposers import FalseRevealer, Poisoner, WeightInflater
 from sim.adversaries.voters import Contrarian, Withholder
 from sim.filters import Filter
+
+COMPLAINTS, Z_REQUESTS = frozenset({Kind.COMPLAINT}), frozenset({Kind.Z_REQUEST})
 
 both_profiles = pytest.mark.parametrize("profile", ["hardened", "vcdfl"])
 
@@ -46,14 +46,6 @@ def contributors(scene: Scene) -> list[int]:
     bodies = scene.body(BlockKind.CONTRIBUTION)
     senders = {s.sender for _, s in scene.statements(Kind.CONTRIBUTION) if s.cited() in bodies.contributions}
     return [index for index in scene.proposers if scene.peer(index) in senders]
-
-
-class DeafBoxSpoiler(BoxSpoiler):
-    """Never hears a complaint."""
-
-    def events(self, event: Event) -> list[Event]:
-        complaint = any(statement.kind is Kind.COMPLAINT for statement in heard(event))
-        return [] if complaint else super().events(event)
 
 
 # -- nobody is dishonest -----------------------------------------------------------------------------
@@ -131,6 +123,22 @@ def test_with_too_few_sharers_the_round_ends_before_anything_is_contributed() ->
     assert not scene.statements(Kind.CONTRIBUTION)
 
 
+@pytest.mark.parametrize("lie", [True, False], ids=["wrong", "withheld"])
+@both_profiles
+def test_a_proposer_that_does_not_reveal_its_check_seed_delays_and_changes_nothing(
+    profile: str, lie: bool
+) -> None:
+    def cast(scene: Scene) -> dict[int, Filter]:
+        identity, network = scene.founding.identities[scene.proposers[0]], scene.founding.genesis.network
+        withholder = Withholder(identity, network, frozenset({Kind.REVEAL}))
+        return {scene.proposers[0]: FalseRevealer(identity, network) if lie else withholder}
+
+    honest, scene = Scene(profile=profile).end_round(), Scene(cast, profile=profile).end_round()
+    assert (scene.peer(scene.proposers[0]), ShareKind.CHECK) in released(scene, ReleaseStage.CHECK)
+    assert scene.body(BlockKind.BALLOT).check_seeds == honest.body(BlockKind.BALLOT).check_seeds
+    assert (scene.state.beacon, scene.state.model_digest) == (honest.state.beacon, honest.state.model_digest)
+
+
 # -- aggregators that hold things up -----------------------------------------------------------------
 
 
@@ -143,6 +151,17 @@ def test_a_silent_aggregator_is_replaced(profile: str) -> None:
     assert scene.kinds()[-1] is BlockKind.OUTCOME
     assert np.array_equal(scene.model(), scene.plain_model(scene.proposers))
     assert scene.change(scene.aggregator) == 0
+
+
+def test_when_a_proposer_goes_with_the_aggregator_nobody_has_its_upload_and_the_round_aborts() -> None:
+    scene = Scene(nodes=7)
+    for gone in (scene.proposers[0], scene.aggregator):
+        scene.run_until(gone, Phase.AGGREGATE)
+        scene.world.crash(gone)
+    scene.end_round()
+    assert scene.body(BlockKind.ABORT).reason is Reason.NO_AGGREGATE
+    assert np.array_equal(scene.model(), scene.initial_model())
+    assert [scene.change(node.index) for node in scene.world.nodes] == [0] * len(scene.world.nodes)
 
 
 def test_when_every_aggregator_is_silent_the_round_aborts_and_nobody_pays() -> None:
@@ -207,7 +226,9 @@ def test_a_dealer_answers_a_complaint_in_public_and_stays() -> None:
 
 def test_a_dealer_that_lets_a_complaint_stand_stays_while_enough_hold_good_shares() -> None:
     """T = 3 of 4 holders are content: the fourth is its own loss, and the round is whole without it."""
-    scene = Scene(lambda s: {s.proposers[0]: DeafBoxSpoiler(s.peer(s.proposers[1]))}).end_round()
+    scene = Scene(
+        lambda s: {s.proposers[0]: BoxSpoiler(s.peer(s.proposers[1]), deaf_to=COMPLAINTS)}
+    ).end_round()
     assert scene.statements(Kind.COMPLAINT)
     assert not scene.statements(Kind.SHARE_OPENING)
     assert np.array_equal(scene.model(), scene.plain_model(scene.proposers))
@@ -260,13 +281,35 @@ def test_garbage_shares_of_a_check_seed_are_found_when_it_is_withheld() -> None:
 
 
 def test_a_wrong_z_is_made_good_by_another_proposer() -> None:
-    scene = Scene(lambda s: {s.proposers[0]: ZSpoiler(s.peers(s.proposers[1:3]))}).end_round()
+    scene = Scene(lambda s: {s.proposers[0]: ZSpoiler(s.peers(s.proposers[1:2]))}).end_round()
     dealer = scene.peer(scene.proposers[0])
     asked = {scene.peer(index) for index, s in scene.statements(Kind.Z_REQUEST) if s.body.dealer == dealer}
-    assert asked == set(scene.peers(scene.proposers[1:3]))
-    assert all(isinstance(s.body, ZReply) for _, s in scene.statements(Kind.Z_REPLY))
+    assert asked == {scene.peer(scene.proposers[1])}
+    assert scene.statements(Kind.Z_REPLY)
     assert sorted(contributors(scene)) == sorted(scene.proposers)
     assert scene.verdicts() == ["TRUSTED"]
+
+
+def test_a_dealer_that_keeps_its_z_to_itself_is_left_out_of_u1() -> None:
+    """Else nobody could place the hidden points, and it would stop every round at no cost."""
+    scene = Scene(
+        lambda s: {s.proposers[0]: ZSpoiler(s.peers(s.proposers[1:]), deaf_to=Z_REQUESTS)}
+    ).end_round()
+    assert sorted(contributors(scene)) == sorted(scene.proposers[1:])
+    assert np.array_equal(scene.model(), scene.plain_model(scene.proposers[1:]))
+
+
+def test_a_dealer_that_claims_too_great_a_weight_is_left_out_of_u1() -> None:
+    """Else it would divide everyone's updates by as much as it likes."""
+
+    def cast(scene: Scene) -> dict[int, Filter]:
+        identity, network = scene.founding.identities[scene.proposers[0]], scene.founding.genesis.network
+        return {scene.proposers[0]: WeightInflater(identity, network, weight=2)}
+
+    scene = Scene(cast).end_round()
+    assert scene.params.max_weight == 1
+    assert sorted(contributors(scene)) == sorted(scene.proposers[1:])
+    assert np.array_equal(scene.model(), scene.plain_model(scene.proposers[1:]))
 
 
 # -- copied keys and replayed boxes ------------------------------------------------------------------

@@ -29,10 +29,11 @@ from protocol.events import (
     Start,
     TimerFired,
 )
+from sim.errors import BrokenInvariantError, EngineRaisedError, SimulationStalled, WorldError
 from sim.filters import Filter
 from sim.invariants import Agreement, Supply
 from sim.network import LinkModel
-from sim.world import BrokenInvariantError, EngineRaisedError, SimulationStalled, World, WorldError
+from sim.world import World
 
 
 class Ticker:

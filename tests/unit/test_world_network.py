@@ -23,9 +23,9 @@ from protocol.events import (
     Send,
     Start,
 )
+from sim.errors import SimulationError
 from sim.filters import Filter
 from sim.network import LinkModel, Network, NetworkError
-from sim.world import SimulationError
 
 # -- blobs -----------------------------------------------------------------------------------------
 

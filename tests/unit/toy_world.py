@@ -8,7 +8,7 @@ from typing import Any
 
 from attrs import define, field
 
-from protocol.events import Effect, Event, PeerDown, PeerUp, Received
+from protocol.events import Effect, Event, PeerDown, PeerUp, Received, Start
 from sim.node import Node
 from sim.world import World
 
@@ -19,14 +19,18 @@ Script = Callable[[Event], list[Effect]]
 class Toy:
     """Answers each event with what its script says, and writes everything down.
 
-    It insists on what a shell promises: messages only between `PeerUp` and `PeerDown`, which alternate.
+    It insists on what a shell promises: `Start` comes first and once, messages come only between `PeerUp` and
+    `PeerDown`, and these two alternate.
     """
 
     script: Script
     seen: list[tuple[Event, int]]
     up: set[bytes] = field(factory=set)
+    started: bool = False
 
     def handle(self, event: Event, now: int) -> list[Effect]:
+        assert self.started != isinstance(event, Start)
+        self.started = True
         match event:
             case PeerUp(peer):
                 assert peer not in self.up

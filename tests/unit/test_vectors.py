@@ -1,0 +1,201 @@
+"""The vector files are what the code makes, and say what independent definitions say."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import struct
+import subprocess
+import sys
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+from flocknode.vectors import BUILDERS, write_vectors
+from protocol.codec import decode
+from protocol.ledger.block import StoredBlock, decode_block
+from protocol.ledger.chain import Chain
+from protocol.messages import Certificate
+from protocol.params import Genesis
+
+STORED = Path(__file__).parent.parent / "vectors"
+P = 2**31 - 2**24 + 1
+
+
+@cache
+def document(name: str) -> Mapping[str, list[dict[str, Any]]]:
+    loaded: Mapping[str, list[dict[str, Any]]] = json.loads((STORED / name).read_text())
+    return loaded
+
+
+def sha256_domain(domain: bytes, *parts: bytes) -> bytes:
+    """The digest of section 8, spelled out."""
+    whole = b"".join(len(part).to_bytes(8, "big") + part for part in (domain, *parts))
+    return hashlib.sha256(whole).digest()
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    return write_vectors(tmp_path_factory.mktemp("vectors") / "deep" / "directory")
+
+
+def test_the_stored_files_are_what_the_code_writes(written: list[Path]) -> None:
+    assert [path.name for path in written] == list(BUILDERS)
+    assert sorted(path.name for path in STORED.iterdir()) == sorted(BUILDERS)
+    for path in written:
+        assert path.read_bytes() == (STORED / path.name).read_bytes(), path.name
+
+
+def test_the_files_are_small() -> None:
+    assert sum(path.stat().st_size for path in STORED.iterdir()) < 300_000
+
+
+def test_the_round_does_not_depend_on_the_hash_seed(written: list[Path]) -> None:
+    code = (
+        "from flocknode.vectors import rehearsal, values; "
+        "print(values.render(rehearsal.whole_round()), end='')"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONHASHSEED": "77"},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert found == (STORED / "round.json").read_text()
+
+
+# -- by definition -----------------------------------------------------------------------------------
+
+
+def expand(seed: bytes, label: bytes, count: int) -> list[int]:
+    """Section 2 in the words of another library: HKDF, AES-256-CTR, 31-bit words below p."""
+    key = HKDF(SHA256(), 32, None, label).derive(seed)
+    stream = Cipher(algorithms.AES(key), modes.CTR(bytes(16))).encryptor().update(bytes(8 * count + 64))
+    words = (int.from_bytes(stream[i : i + 4], "little") & 0x7FFFFFFF for i in range(0, len(stream), 4))
+    return [word for word in words if word < P][:count]
+
+
+def test_prg() -> None:
+    for case in document("prg.json")["expand"]:
+        found = expand(bytes.fromhex(case["seed"]), bytes.fromhex(case["label"]), len(case["elements"]))
+        assert found == case["elements"]
+
+
+def test_transforms() -> None:
+    for case in document("ntt.json")["ntt"]:
+        x, w = case["x"], case["root"]
+        n = len(x)
+        assert pow(w, n, P) == 1
+        assert case["ntt"] == [sum(a * pow(w, i * j, P) for i, a in enumerate(x)) % P for j in range(n)]
+    for case in document("ntt.json")["negacyclic_ntt"]:
+        x, psi = case["x"], case["root_2n"]
+        n = len(x)
+        assert case["negacyclic_ntt"] == [
+            sum(a * pow(psi, i * (2 * j + 1), P) for i, a in enumerate(x)) % P for j in range(n)
+        ]
+
+
+def test_shares_lie_on_the_polynomials_of_the_limbs() -> None:
+    for case in document("shamir.json")["split"]:
+        threshold = case["threshold"]
+        secret = int.from_bytes(bytes.fromhex(case["secret"]), "little")
+        random = expand(bytes.fromhex(case["coefficient_seed"]), b"shamir", 9 * (threshold - 1))
+        for holder, share in enumerate(bytes.fromhex(text) for text in case["shares_by_holder"]):
+            for limb in range(9):
+                coefficients = [secret >> (30 * limb) & (2**30 - 1), *random[limb::9]]
+                value = sum(c * (holder + 1) ** power for power, c in enumerate(coefficients)) % P
+                assert value == int.from_bytes(share[4 * limb : 4 * limb + 4], "little")
+
+
+def test_interpolation_goes_through_every_point() -> None:
+    for case in document("interpolation.json")["interpolate"]:
+        if case["values"] is None:
+            continue
+        size, values = case["group_size"], case["values"]
+        padded = values + [0] * (-len(values) % size)
+        root = pow(3, (P - 1) // size, P) if case["points"] == "roots" else 0
+        for group in range(len(padded) // size):
+            f = case["coefficients"][group * (size + 1) : (group + 1) * (size + 1)]
+            shown = case["shown_points"]
+            xs = shown[group * size :][:size] if shown else [pow(root, j, P) for j in range(size)]
+            at = [sum(c * pow(x, k, P) for k, c in enumerate(f)) % P for x in xs]
+            assert at == padded[group * size :][:size]
+            z = case["hidden_points"][group]
+            assert sum(c * pow(z, k, P) for k, c in enumerate(f)) % P == case["check_values"][group]
+
+
+def test_masks_cancel() -> None:
+    (case,) = document("masking.json")["masked_sum"]
+    first, second, third = (bytes.fromhex(seed) for seed in case["pair_seeds_01_02_12"])
+    own = [expand(bytes.fromhex(seed), b"self", 6) for seed in case["self_seeds"]]
+    pairs = {
+        (0, 1): expand(first, b"pair", 6),
+        (0, 2): expand(second, b"pair", 6),
+        (1, 2): expand(third, b"pair", 6),
+    }
+    for i in range(3):
+        for k in range(6):
+            masks = sum(m[k] if i == low else -m[k] for (low, high), m in pairs.items() if i in (low, high))
+            assert case["masked"][i][k] == (case["values"][i][k] + own[i][k] + masks) % P
+
+
+def test_quantised_updates() -> None:
+    for case in document("encoding.json")["quantise"]:
+        update = struct.unpack(f"<{len(case['quantised'])}f", bytes.fromhex(case["update_f32"]))
+        uniform = expand(bytes.fromhex(case["rounding_seed"]), b"rounding", len(update))
+        clip, scale = float(case["clip"]), case["weight"] / case["max_weight"] * 2.0 ** case["fraction_bits"]
+        for x, u, q in zip(update, uniform, case["quantised"], strict=True):
+            exact = min(max(x, -clip), clip) * scale
+            assert exact - 1 < q <= exact + 1
+            assert q == int((exact + u / P) // 1)
+
+
+def test_statements_are_signed_over_their_ids() -> None:
+    for case in document("statements.json")["statements"]:
+        body, sender, network = (bytes.fromhex(case[name]) for name in ("body", "sender", "network"))
+        round_, kind = case["round"].to_bytes(8, "big"), bytes([case["kind"]])
+        assert sha256_domain(b"statement", network, round_, kind, sender, body).hex() == case["id"]
+        key = Ed25519PrivateKey.from_private_bytes(bytes.fromhex(case["private"]))
+        assert key.public_key().public_bytes_raw() == sender
+        assert key.sign(bytes.fromhex(case["id"])).hex() == case["signature"]
+        assert case["body"] in case["cited"]
+        assert (case["cited"] == case["envelope"]) == (case["name"] != "CONTRIBUTION")
+
+
+def test_block_hashes_and_certificates() -> None:
+    (case,) = document("blocks.json")["blocks"]
+    assert sha256_domain(b"block", bytes.fromhex(case["block"])).hex() == case["hash"]
+    assert [entry["holds"] for entry in document("blocks.json")["certificates"]] == [True, True, False]
+
+
+def test_the_round_replays_from_genesis() -> None:
+    whole = document("round.json")
+    genesis = Genesis.from_bytes(bytes.fromhex(whole["genesis"][0]["genesis"]))
+    assert sha256_domain(b"genesis", genesis.to_bytes()).hex() == whole["genesis"][0]["network"]
+    chain = Chain.at_genesis(genesis)
+    for case in whole["blocks"]:
+        block = decode_block(bytes.fromhex(case["block"]))
+        certificate = decode(Certificate, bytes.fromhex(case["certificate"]), 1 << 20)
+        state = chain.append(StoredBlock(block, certificate))
+        assert (state.root.hex(), block.hash.hex()) == (case["state_root"], case["hash"])
+        assert (block.kind.name, block.leader.hex()) == (case["kind"], case["leader"])
+    assert [case["kind"] for case in whole["blocks"]] == [
+        "OPEN", "SETUP", "CONTRIBUTION", "AGGREGATE", "BALLOT", "OUTCOME",
+    ]  # fmt: skip
+    (outcome,) = whole["outcome"]
+    assert (chain.state.beacon.hex(), chain.state.model_digest.hex()) == (
+        outcome["beacon"],
+        outcome["model_digest"],
+    )
+    assert outcome["model"] != whole["genesis"][0]["model"]
+    for node in whole["nodes"]:
+        assert chain.state.stakes[bytes.fromhex(node["peer"])] == node["stake_after"]
