@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from protocol import keys
 from protocol.duties.contribute import payload_fits
 from protocol.duties.desk import Desk
 from protocol.envelope import Statement
 from protocol.ledger.state import LedgerState
-from protocol.messages import Contribution, DealerEvidence, Kind, ShareBundle, Transaction
+from protocol.messages import Contribution, DealerEvidence, KeyAdvert, Kind, ShareBundle, Transaction
 from protocol.pinning import evidence_holds
 
 MAX_SLOT_ATTEMPT = 16
 NONCE_WINDOW = 16
 """How many transactions of one account may wait."""
+_PROBE_SECRET = bytes(31) + b"\x40"
 HARMLESS = frozenset({"stale", "early"})
 """Reasons that an honest peer on another round gives too."""
 
@@ -23,6 +25,16 @@ def inadmissible(desk: Desk, statement: Statement) -> str | None:
     return (
         _wrong_round(desk.state, statement) or _wrong_slot(desk, statement) or _wrong_content(desk, statement)
     )
+
+
+def keys_are_usable(advert: KeyAdvert) -> bool:
+    """A low-order key agrees with everyone on the same secret: no honest node has one."""
+    try:
+        for public in (advert.mask_public, advert.seal_public):
+            keys.agree(_PROBE_SECRET, public)
+    except keys.AgreementError:
+        return False
+    return True
 
 
 def _inadmissible_transaction(
@@ -51,7 +63,9 @@ def _wrong_slot(desk: Desk, statement: Statement) -> str | None:
     validators, slot = desk.state.validators, statement.slot
     ahead = statement.round > desk.state.round
     if statement.sender not in validators:
-        return "early" if ahead else "stranger"
+        if desk.state.account(statement.sender) is None and not ahead:
+            return "stranger"
+        return "early" if ahead else "stale"
     if slot.subject and slot.subject not in validators:
         return "early" if ahead else "slot"
     return "slot" if slot.attempt % 128 >= MAX_SLOT_ATTEMPT else None
@@ -61,6 +75,8 @@ def _wrong_content(desk: Desk, statement: Statement) -> str | None:
     """A commitment that fits neither digest nor form, a weight that none may have, evidence of nothing."""
     if isinstance(statement.body, Contribution):
         return None if payload_fits(desk, statement) else "payload"
+    if isinstance(statement.body, KeyAdvert):
+        return None if keys_are_usable(statement.body) else "key"
     if isinstance(statement.body, ShareBundle):
         return None if statement.body.weight <= desk.rules.params.max_weight else "weight"
     if isinstance(statement.body, DealerEvidence):

@@ -15,27 +15,34 @@ from protocol.ledger import block as blocks
 from protocol.ledger.block import MAX_EVIDENCE, MAX_TRANSACTIONS, BlockBody, Closing, Reason
 from protocol.ledger.settlement import apply_transaction, open_round
 from protocol.ledger.state import LedgerState, Phase, PinnedAdvert
-from protocol.messages import Contribution, KeyAdvert, Kind, NamedSecret, Transaction
+from protocol.messages import AggregateClaim, Contribution, KeyAdvert, Kind, NamedSecret, Reveal, Transaction
 from protocol.params import Challenge
 from protocol.pinning import (
     ZERO_SEED,
     Rules,
     aggregator_silent,
     attempts_left,
+    claim_matches,
     contributors_pinned,
     enough_contributors,
     enough_sharers,
     equivocates,
     is_receipted,
     is_witnessed,
+    opening_matches,
     openings_pinned,
     sealed_votes_pinned,
+    seeds_pinned,
     sharers_pinned,
     uploads_missing,
 )
 from protocol.pool import Pool
 from protocol.secagg.verification import Verdict
 from protocol.tally import GAVE_UP, Tally
+
+EVIDENCE_BYTES = 16 << 10
+"""The most that one pair of contradicting statements may take of a block; larger ones go unpunished."""
+SEED_BYTES = 32
 
 
 @define(eq=False)
@@ -54,10 +61,21 @@ def compose(
     """The body of the next block, or None while the Readys or this node's knowledge do not suffice."""
     if not tally.is_quorum:
         return None
-    body = _BY_PHASE[state.learning.phase](state, rules, tally, pool, findings)
-    if body is None and tally.is_late(GAVE_UP):
-        return _give_up(state, rules, tally, pool, findings)
-    return body
+    if tally.is_late(GAVE_UP):
+        # What could have been proposed has had its time: a faulty node may be what keeps it from passing.
+        body = _give_up(state, rules, tally, pool, findings)
+        if body is not None:
+            return body
+    return _BY_PHASE[state.learning.phase](state, rules, tally, pool, findings)
+
+
+def _abandon(
+    state: LedgerState, tally: Tally, pool: Pool, reason: Reason, evidence: tuple[bytes, ...] = ()
+) -> BlockBody | None:
+    """Give the round up; adverts are pinned now, before the check seeds become known."""
+    wanted = () if state.learning.next_pinned else tally.attested(Kind.KEY_ADVERT)
+    adverts = _cite(pool, state.round + 1, Kind.KEY_ADVERT, wanted)
+    return None if adverts is None else blocks.AbandonBody(reason, evidence, adverts)
 
 
 def _cite(
@@ -71,7 +89,8 @@ def _cite(
 
 
 def _closing(state: LedgerState, rules: Rules, tally: Tally, pool: Pool, round_: int) -> Closing | None:
-    adverts = _cite(pool, round_, Kind.KEY_ADVERT, tally.attested(Kind.KEY_ADVERT))
+    wanted = () if state.learning.next_pinned else tally.attested(Kind.KEY_ADVERT)
+    adverts = _cite(pool, round_, Kind.KEY_ADVERT, wanted)
     if adverts is None:
         return None
     transactions = tuple(s.cited() for s in applicable_transactions(state, rules, pool))
@@ -83,8 +102,9 @@ def equivocations_known(state: LedgerState, pool: Pool) -> tuple[tuple[bytes, by
     pairs: dict[bytes, tuple[bytes, bytes]] = {}
     for slot in sorted(pool.conflicts):
         first, second = pool.conflicts[slot]
-        if equivocates(state, first, second):
-            pairs.setdefault(first.sender, (first.cited(), second.cited()))
+        pair = (first.cited(), second.cited())
+        if equivocates(state, first, second) and sum(map(len, pair)) <= EVIDENCE_BYTES:
+            pairs.setdefault(first.sender, pair)
     return tuple(pairs[sender] for sender in sorted(pairs))[:MAX_EVIDENCE]
 
 
@@ -136,7 +156,7 @@ def _contribution(
 ) -> BlockBody | None:
     contributors = contributors_pinned(state, tally)
     if not enough_contributors(state, contributors):
-        return blocks.AbandonBody(Reason.TOO_FEW_CONTRIBUTORS, ()) if tally.is_late() else None
+        return _abandon(state, tally, pool, Reason.TOO_FEW_CONTRIBUTORS) if tally.is_late() else None
     contributions = _cite(pool, state.round, Kind.CONTRIBUTION, contributors)
     if contributions is None:
         return None
@@ -170,16 +190,18 @@ def vouchers_for(state: LedgerState, pool: Pool, proposer: bytes) -> list[Statem
 def _aggregate(state: LedgerState, rules: Rules, tally: Tally, pool: Pool, _: Findings) -> BlockBody | None:
     evidence = dealer_evidence(state, pool)
     if evidence:
-        return blocks.AbandonBody(Reason.DEALER_FAULT, evidence)
+        return _abandon(state, tally, pool, Reason.DEALER_FAULT, evidence)
     aggregator = state.learning.aggregator
     assert aggregator is not None
-    claim = pool.get(state.round, Kind.AGGREGATE_CLAIM, aggregator, state.learning.attempt)
-    if claim is not None and tally.held_by_quorum(getattr(claim.body, "sum_digest", b"")):
-        return blocks.AggregateBody(claim.cited())
+    adverts = _cite(pool, state.round + 1, Kind.KEY_ADVERT, tally.attested(Kind.KEY_ADVERT))
+    for claim in pool.versions(state.round, Kind.AGGREGATE_CLAIM, aggregator, state.learning.attempt):
+        held = isinstance(claim.body, AggregateClaim) and tally.held_by_quorum(claim.body.sum_digest)
+        if adverts is not None and held and claim_matches(state, rules, claim):
+            return blocks.AggregateBody(claim.cited(), adverts)
     if aggregator_silent(tally):
         if attempts_left(state, rules.params):
             return blocks.TimeoutBody(state.learning.attempt)
-        return blocks.AbandonBody(Reason.NO_AGGREGATE, ())
+        return _abandon(state, tally, pool, Reason.NO_AGGREGATE)
     return None
 
 
@@ -198,7 +220,7 @@ def _ballot(
     learning = state.learning
     evidence = dealer_evidence(state, pool)
     if evidence and not learning.ballot:
-        return blocks.AbandonBody(Reason.DEALER_FAULT, evidence)
+        return _abandon(state, tally, pool, Reason.DEALER_FAULT, evidence)
     if learning.ballot:
         votes = _cite(pool, state.round, Kind.SEALED_VOTE, sealed_votes_pinned(state, tally), learning.ballot)
         if votes is None:
@@ -207,11 +229,7 @@ def _ballot(
     attested = set(tally.attested(Kind.REVEAL))
     contributors = [contribution.peer for contribution in learning.contributors]
     if not attested >= set(contributors):
-        return (
-            _abort(state, rules, tally, pool, findings, Reason.CHECK_SEED_LOST)
-            if tally.is_late(GAVE_UP)
-            else None
-        )
+        return None
     verified, zs = findings.verified, findings.zs
     if verified is None or zs is None:
         return None
@@ -225,6 +243,8 @@ def _ballot(
             statement.cited()
             for peer in contributors
             if (statement := pool.get(state.round, Kind.REVEAL, peer)) is not None
+            and isinstance(statement.body, Reveal)
+            and len(statement.body.challenge_seed) == SEED_BYTES
         )
     trusted = verified.verdict is Verdict.TRUSTED
     votes = _cite(pool, state.round, Kind.SEALED_VOTE, sealed_votes_pinned(state, tally) if trusted else ())
@@ -256,13 +276,15 @@ def dispute_body(state: LedgerState, result: DisputeResult) -> blocks.DisputeBod
 
 
 def _outcome(state: LedgerState, rules: Rules, tally: Tally, pool: Pool, _: Findings) -> BlockBody | None:
-    openings = _cite(
-        pool, state.round, Kind.VOTE_OPENING, openings_pinned(state, tally), state.learning.ballot
-    )
+    openings = []
+    for peer in openings_pinned(state, tally):
+        versions = pool.versions(state.round, Kind.VOTE_OPENING, peer, state.learning.ballot)
+        opening = next((s for s in versions if opening_matches(state, rules, s)), None)
+        if opening is None:
+            return None
+        openings.append(opening.cited())
     closing = _closing(state, rules, tally, pool, state.round + 1)
-    if openings is None or closing is None:
-        return None
-    return blocks.OutcomeBody(openings, closing)
+    return None if closing is None else blocks.OutcomeBody(tuple(openings), closing)
 
 
 def _recover(
@@ -274,8 +296,7 @@ def _recover(
 def _abort(
     state: LedgerState, rules: Rules, tally: Tally, pool: Pool, findings: Findings, reason: Reason
 ) -> BlockBody | None:
-    sharers = {bundle.peer for bundle in state.learning.sharers}
-    attested = [peer for peer in tally.attested(Kind.REVEAL) if peer in sharers]
+    attested = seeds_pinned(state, tally)
     closing = _closing(state, rules, tally, pool, state.round + 1)
     if closing is None or any(peer not in findings.check_seeds for peer in attested):
         return None
@@ -286,9 +307,24 @@ def _abort(
 def _give_up(
     state: LedgerState, rules: Rules, tally: Tally, pool: Pool, findings: Findings
 ) -> BlockBody | None:
-    if state.learning.phase in (Phase.ADVERT, Phase.RECOVER):
+    """The last resort. Where check seeds are still to come they are collected first, for the beacon."""
+    learning = state.learning
+    if learning.phase in (Phase.ADVERT, Phase.RECOVER):
         return None
-    return _abort(state, rules, tally, pool, findings, Reason.NO_PROGRESS)
+    if learning.phase in (Phase.CONTRIBUTE, Phase.AGGREGATE):
+        return _abandon(state, tally, pool, Reason.NO_PROGRESS)
+    reason = Reason.CHECK_SEED_LOST if _seed_lost(state, tally) else Reason.NO_PROGRESS
+    return _abort(state, rules, tally, pool, findings, reason)
+
+
+def _seed_lost(state: LedgerState, tally: Tally) -> bool:
+    known = set(tally.attested(Kind.REVEAL))
+    learning = state.learning
+    return (
+        learning.phase is Phase.BALLOT
+        and learning.ballot == 0
+        and any(contribution.peer not in known for contribution in learning.contributors)
+    )
 
 
 _BY_PHASE = {

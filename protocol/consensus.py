@@ -468,10 +468,18 @@ class Agreement:
         if len(gathered) >= quorum(len(self.validators)) and view >= self.view:
             joined = self._give_up(view) if self.safety.timed_out_view < view else []
             return joined + self._enter(view + 1) if self.view <= view else joined
-        beyond = {peer for v, peers in self._timeouts.items() if v >= self.view for peer in peers}
-        if len(beyond) >= more_than_third(len(self.validators)) and self.safety.timed_out_view < view:
-            return self._give_up(max(view, self.view))
-        return []
+        reached = self._view_of_a_third()
+        return self._give_up(reached) if reached >= self.view and reached > self.safety.timed_out_view else []
+
+    def _view_of_a_third(self) -> int:
+        """The highest view that more than 1/3 of all have given up, each that view or a later one."""
+        highest: dict[bytes, int] = {}
+        for view, senders in self._timeouts.items():
+            for peer in senders:
+                highest[peer] = max(view, highest.get(peer, 0))
+        least = more_than_third(len(self.validators))
+        views = sorted(highest.values(), reverse=True)
+        return views[least - 1] if len(views) >= least else 0
 
     def _give_up(self, view: int) -> list[Action]:
         self.safety = evolve(self.safety, timed_out_view=view, view=max(view, self.view))

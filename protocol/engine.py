@@ -322,7 +322,7 @@ class Engine:
         elif block.kind is BlockKind.OPEN:
             self.lifecycle.begin_round()
         elif block.kind is BlockKind.SETUP:
-            self.lifecycle.recall_zs()
+            share.keep_pinned_packages(self.desk)
         self._begin_height(Safety(block.height + 1))
 
     def _take_cited(self, block: Block) -> None:

@@ -41,7 +41,7 @@ class Judging:
         self._waiting[block.hash] = (view, block)
 
     def vouched(
-        self, view: int, on_invalid: Callable[[Block, BlockError], None]
+        self, view: int, on_invalid: Callable[[int, BlockError], None]
     ) -> Iterator[tuple[int, bytes]]:
         """(view, block hash) of those that this node can vouch for now; earlier views are forgotten."""
         for block_hash in sorted(self._waiting):
@@ -56,7 +56,7 @@ class Judging:
                 self.effect(block)
             except BlockError as error:
                 del self._waiting[block_hash]
-                on_invalid(block, error)
+                on_invalid(wanted, error)
                 continue
             if self._agrees(block):
                 del self._waiting[block_hash]

@@ -279,8 +279,8 @@ class Ready:
 
     height: int = field(validator=_height)
     late: int = field(validator=int_range(0, 2))
-    held: tuple[Held, ...] = field(validator=bounded_tuple(16))
-    blobs: tuple[bytes, ...] = field(validator=bounded_tuple(MAX_NODES, _digest))
+    held: tuple[Held, ...] = field(validator=bounded_tuple(5))
+    blobs: tuple[bytes, ...] = field(validator=bounded_tuple(1, _digest))
 
 
 class VotePhase(IntEnum):
@@ -419,7 +419,7 @@ KIND_RULES: dict[Kind, KindRule] = {
     Kind.SEALED_SHARES: KindRule(SealedShares, 5 * _KB),
     Kind.Z_REQUEST: KindRule(ZRequest, 64),
     Kind.Z_REPLY: KindRule(ZReply, 512),
-    Kind.READY: KindRule(Ready, 160 * _KB),
+    Kind.READY: KindRule(Ready, 4 * _KB),
     Kind.PROPOSAL: KindRule(Proposal, 512 * _KB, 512 * _KB),
     Kind.VOTE: KindRule(Vote, 128),
     Kind.CERTIFICATE: KindRule(CertificateNotice, 512 * _KB),

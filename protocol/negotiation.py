@@ -18,12 +18,13 @@ from protocol.consensus import (
     Safety,
     Save,
     WantBlock,
+    leader_of,
 )
 from protocol.duties.desk import Desk
 from protocol.envelope import Statement
 from protocol.events import Millis, SetTimer
 from protocol.judging import Judging
-from protocol.ledger.block import Block, StoredBlock
+from protocol.ledger.block import StoredBlock
 from protocol.messages import (
     BlockRequest,
     CertificateNotice,
@@ -121,8 +122,10 @@ class Negotiation:
         self._perform(self.agreement.resend())
         self.readiness.resend()
 
-    def _on_invalid_block(self, block: Block, error: BlockError) -> None:
-        self._reject(block.leader, "block", str(error))
+    def _on_invalid_block(self, view: int, error: BlockError) -> None:
+        """The leader of the view signed for it, whoever the block names."""
+        leader = leader_of(self.agreement.order, self.agreement.height, view)
+        self._reject(leader, "block", str(error))
 
     # -- messages ------------------------------------------------------------------------------
 

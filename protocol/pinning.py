@@ -20,7 +20,16 @@ from protocol.ledger.settlement import least_sharers
 from protocol.ledger.state import (
     LedgerState,
 )
-from protocol.messages import STATEMENT_KINDS, AggregateClaim, DealerEvidence, Kind, Receipt, Witness
+from protocol.messages import (
+    STATEMENT_KINDS,
+    AggregateClaim,
+    DealerEvidence,
+    Kind,
+    Receipt,
+    VoteOpening,
+    Witness,
+    vote_hash,
+)
 from protocol.params import Masking, ProtocolParams, Setup
 from protocol.secagg.masking import graph_degree, surviving_neighbours_ok
 from protocol.secrets import joint_z_root, secret_hash, z_root_hash
@@ -42,13 +51,16 @@ class Rules:
 
 
 def sharers_pinned(state: LedgerState, tally: Tally) -> tuple[bytes, ...]:
-    """U1: the bundle is held by more than 1/3 of all, a valid share by at least T holders."""
+    """U1: bundle held by more than 1/3 of all, valid shares by T holders, no complaint left unanswered."""
     learning = state.learning
     proposers = set(learning.proposers)
+    accused = set(tally.attested(Kind.COMPLAINT))
     return tuple(
         peer
         for peer in tally.attested(Kind.SHARE_BUNDLE)
-        if peer in proposers and tally.count(Kind.SEALED_SHARES, peer, among=proposers) >= learning.threshold
+        if peer in proposers
+        and peer not in accused
+        and tally.count(Kind.SEALED_SHARES, peer, among=proposers) >= learning.threshold
     )
 
 
@@ -89,11 +101,8 @@ def attempts_left(state: LedgerState, params: ProtocolParams) -> bool:
 
 def uploads_missing(state: LedgerState, tally: Tally) -> tuple[bytes, ...]:
     """Members of U2 whose upload is held by no more than 1/3 of all."""
-    return tuple(
-        contribution.peer
-        for contribution in state.learning.contributors
-        if not tally.held_by_third(contribution.upload_digest)
-    )
+    held = set(tally.attested(Kind.CONTRIBUTION))
+    return tuple(c.peer for c in state.learning.contributors if c.peer not in held)
 
 
 def sealed_votes_pinned(state: LedgerState, tally: Tally) -> tuple[bytes, ...]:
@@ -105,6 +114,14 @@ def openings_pinned(state: LedgerState, tally: Tally) -> tuple[bytes, ...]:
     """Those who sealed a vote and whose opening more than 1/3 of all hold."""
     sealed = {vote.peer for vote in state.learning.sealed_votes}
     return tuple(peer for peer in tally.attested(Kind.VOTE_OPENING) if peer in sealed)
+
+
+def seeds_pinned(state: LedgerState, tally: Tally) -> tuple[bytes, ...]:
+    """Members of U1 whose check seed more than 1/3 of all know, where none are pinned yet."""
+    if state.learning.check_seeds:
+        return ()
+    sharers = {bundle.peer for bundle in state.learning.sharers}
+    return tuple(peer for peer in tally.attested(Kind.REVEAL) if peer in sharers)
 
 
 # -- what must fit --------------------------------------------------------------------------------
@@ -202,6 +219,17 @@ def evidence_holds(state: LedgerState, rules: Rules, statement: Statement) -> bo
     return pinned is not None and fault_holds(round_context(state, rules), fault, *pinned)
 
 
+def opening_matches(state: LedgerState, rules: Rules, statement: Statement) -> bool:
+    """Does it open the vote that its sender sealed in this ballot?"""
+    opening, learning = statement.body, state.learning
+    sealed = {vote.peer: vote.digest for vote in learning.sealed_votes}
+    return (
+        isinstance(opening, VoteOpening)
+        and opening.ballot == learning.ballot
+        and vote_hash(rules.network, state.round, statement.sender, opening) == sealed.get(statement.sender)
+    )
+
+
 EQUIVOCABLE = (STATEMENT_KINDS - {Kind.TRANSACTION}) | {Kind.VOTE, Kind.PROPOSAL}
 """Kinds of which an honest node never signs two different ones for one slot."""
 
@@ -230,10 +258,15 @@ def is_receipted(
     )
 
 
+def least_witnesses(voters: int) -> int:
+    """More than 1/3 of the voters, and two where there are two: one alone can lie."""
+    return min(voters, max(2, more_than_third(voters)))
+
+
 def is_witnessed(
     state: LedgerState, proposer: bytes, upload_digest: bytes, vouchers: Iterable[Statement]
 ) -> bool:
-    """Did more than 1/3 of the voters sign for this upload?"""
+    """Did enough voters sign for this upload?"""
     witnesses = {
         voucher.sender
         for voucher in vouchers
@@ -242,7 +275,7 @@ def is_witnessed(
         and voucher.body == Witness(proposer, upload_digest)
     }
     voters = set(state.learning.voters)
-    return len(witnesses & voters) >= more_than_third(len(voters))
+    return len(witnesses & voters) >= least_witnesses(len(voters))
 
 
 # -- contexts -------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ class Pool:
     _by_slot: dict[Slot, Statement] = field(factory=dict, init=False)
     _by_id: dict[bytes, Statement] = field(factory=dict, init=False)
     _by_kind: dict[tuple[int, int], dict[Slot, Statement]] = field(factory=dict, init=False)
+    _conflicting_by_id: dict[bytes, Statement] = field(factory=dict, init=False)
     conflicts: dict[Slot, tuple[Statement, Statement]] = field(factory=dict, init=False)
 
     def add(self, statement: Statement) -> bool:
@@ -35,6 +36,7 @@ class Pool:
         new = first.slot not in self.conflicts
         if new:
             self.conflicts[first.slot] = (first, second)
+            self._conflicting_by_id.update({first.id: first, second.id: second})
         return new
 
     def get(
@@ -45,8 +47,24 @@ class Pool:
     def get_slot(self, slot: Slot) -> Statement | None:
         return self._by_slot.get(slot)
 
+    def versions(
+        self, round_: int, kind: Kind, sender: bytes, attempt: int = 0, subject: bytes = b""
+    ) -> tuple[Statement, ...]:
+        """What is held of one slot: none, one, or the two and the pinned one that contradict each other."""
+        slot = Slot(round_, int(kind), attempt, sender, subject)
+        held = self._by_slot.get(slot)
+        found = {} if held is None else {held.id: held}
+        for statement in self.conflicts.get(slot, ()):
+            found.setdefault(statement.id, statement)
+        return tuple(found.values())
+
+    def is_contradicted(self, round_: int, kind: Kind, sender: bytes, attempt: int = 0) -> bool:
+        """Did the sender sign two different ones?"""
+        return Slot(round_, int(kind), attempt, sender, b"") in self.conflicts
+
     def by_id(self, statement_id: bytes) -> Statement | None:
-        return self._by_id.get(statement_id)
+        """Of two that conflict, either."""
+        return self._by_id.get(statement_id) or self._conflicting_by_id.get(statement_id)
 
     def of_kind(self, round_: int, kind: Kind) -> Iterator[Statement]:
         """All of one kind and round, in slot order."""
@@ -86,7 +104,8 @@ class Pool:
         for key in [k for k in self._by_kind if k[0] < round_ and k[1] != transaction]:
             del self._by_kind[key]
         for slot in [s for s in self.conflicts if s.round < round_]:
-            del self.conflicts[slot]
+            for statement in self.conflicts.pop(slot):
+                self._conflicting_by_id.pop(statement.id, None)
 
     def forget(self, slot: Slot) -> None:
         statement = self._by_slot.pop(slot, None)

@@ -11,9 +11,11 @@ from collections.abc import Set
 from protocol.compose import vouchers_for
 from protocol.duties.aggregate import current_claim
 from protocol.duties.desk import Desk
+from protocol.duties.share import opening_holds
 from protocol.ledger.state import Phase
-from protocol.messages import AggregateClaim, Kind, Ready, VoteOpening, vote_hash
+from protocol.messages import AggregateClaim, Complaint, Kind, Ready
 from protocol.params import ProtocolParams
+from protocol.pinning import opening_matches
 from protocol.secagg.verification import Verdict
 from protocol.tally import held_of
 
@@ -60,6 +62,7 @@ class Progress:
                 held[Kind.SHARE_BUNDLE] = self._senders(Kind.SHARE_BUNDLE) & set(d.learning.proposers)
                 # Without its z_i a dealer's shares are of no use: nobody could place the hidden points.
                 held[Kind.SEALED_SHARES] = set(d.memory.packages) & set(d.memory.zs)
+                held[Kind.COMPLAINT] = self._unanswered()
             case Phase.CONTRIBUTE:
                 held |= self._held_contributions()
             case Phase.AGGREGATE:
@@ -68,8 +71,9 @@ class Progress:
                 held[Kind.REVEAL] = self._known_seeds()
                 held[Kind.SEALED_VOTE] = self._held_votes(Kind.SEALED_VOTE)
             case Phase.DISPUTE:
-                uploads = {c.upload_digest for c in d.learning.contributors}
-                blobs = tuple(sorted(uploads & d.blobs))
+                held[Kind.CONTRIBUTION] = {
+                    c.peer for c in d.learning.contributors if c.upload_digest in d.blobs
+                }
             case Phase.VOTE:
                 held[Kind.VOTE_OPENING] = self._held_votes(Kind.VOTE_OPENING)
             case Phase.RECOVER:
@@ -87,6 +91,7 @@ class Progress:
                 return len(held[Kind.KEY_ADVERT]), len(d.state.validators)
             case Phase.SHARE:
                 have, expected = len(held[Kind.SHARE_BUNDLE]), len(learning.proposers)
+                expected += len(held[Kind.COMPLAINT])
                 if d.is_proposer:
                     have, expected = have + len(held[Kind.SEALED_SHARES]), 2 * expected
                 return have, expected
@@ -98,7 +103,7 @@ class Progress:
             case Phase.BALLOT:
                 return self._count_ballot(held)
             case Phase.DISPUTE:
-                return len(blobs), len(learning.contributors)
+                return len(held[Kind.CONTRIBUTION]), len(learning.contributors)
             case Phase.VOTE:
                 return len(held[Kind.VOTE_OPENING]), len(learning.sealed_votes)
             case Phase.RECOVER:
@@ -138,16 +143,20 @@ class Progress:
         return Ready(height, late, held_of(self.desk.state.validators, held), blobs)
 
     def _senders(self, kind: Kind, round_: int | None = None) -> set[bytes]:
+        """Validators whose one statement of a kind is held; who contradicts itself is not attested."""
         d = self.desk
-        statements = d.pool.of_kind(d.state.round if round_ is None else round_, kind)
-        return {statement.sender for statement in statements} & set(d.state.validators)
+        of_round = d.state.round if round_ is None else round_
+        senders = {statement.sender for statement in d.pool.of_kind(of_round, kind)}
+        return {
+            peer
+            for peer in senders & set(d.state.validators)
+            if not d.pool.is_contradicted(of_round, kind, peer)
+        }
 
     def _held_contributions(self) -> dict[int, Set[bytes]]:
         d = self.desk
         sharers = [bundle.peer for bundle in d.learning.sharers]
-        contributions = {
-            peer for peer in sharers if d.pool.get(d.state.round, Kind.CONTRIBUTION, peer) is not None
-        }
+        contributions = self._senders(Kind.CONTRIBUTION) & set(sharers)
         receipted: set[bytes] = set()
         witnessed: set[bytes] = set()
         for peer in contributions:
@@ -170,17 +179,30 @@ class Progress:
     def _held_votes(self, kind: Kind) -> set[bytes]:
         d = self.desk
         ballot = d.learning.ballot
-        statements = {
-            peer: statement
-            for peer in d.learning.voters
-            if (statement := d.pool.get(d.state.round, kind, peer, ballot)) is not None
-        }
         if kind is Kind.SEALED_VOTE:
-            return set(statements)
-        sealed = {vote.peer: vote.digest for vote in d.learning.sealed_votes}
+            return {
+                peer
+                for peer in d.learning.voters
+                if d.pool.get(d.state.round, kind, peer, ballot) is not None
+                and not d.pool.is_contradicted(d.state.round, kind, peer, ballot)
+            }
         return {
             peer
-            for peer, statement in statements.items()
-            if isinstance(statement.body, VoteOpening)
-            and sealed.get(peer) == vote_hash(d.rules.network, d.state.round, peer, statement.body)
+            for peer in d.learning.voters
+            if any(
+                opening_matches(d.state, d.rules, statement)
+                for statement in d.pool.versions(d.state.round, kind, peer, ballot)
+            )
+        }
+
+    def _unanswered(self) -> set[bytes]:
+        """Dealers about whose shares a proposer complained, and who have not opened them in public."""
+        d = self.desk
+        return {
+            statement.body.dealer
+            for statement in d.pool.of_kind(d.state.round, Kind.COMPLAINT)
+            if isinstance(statement.body, Complaint)
+            and statement.sender in d.learning.proposers
+            and statement.body.dealer in d.learning.proposers
+            and not opening_holds(d, statement.body.dealer, statement.sender)
         }

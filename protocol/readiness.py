@@ -14,7 +14,7 @@ from protocol.duties.desk import Desk
 from protocol.envelope import Statement
 from protocol.events import Millis, SetTimer
 from protocol.ledger import block as blocks
-from protocol.ledger.block import Block
+from protocol.ledger.block import BLOCK_BYTES, Block
 from protocol.ledger.chain import Chain
 from protocol.messages import Kind, Ready
 from protocol.progress import (
@@ -23,7 +23,7 @@ from protocol.progress import (
     is_most,
     soft_deadline_ms,
 )
-from protocol.round import block_effect
+from protocol.round import BlockError, block_effect
 from protocol.tally import GAVE_UP, LATE, Tally
 
 
@@ -117,8 +117,12 @@ class Readiness:
 
     def take(self, statement: Statement) -> bool:
         """Keep a validator's latest Ready of this height; True if it says something new."""
-        known = self._readys.get(statement.sender)
-        if statement.sender not in self.desk.state.validators or known == statement:
+        known, validators = self._readys.get(statement.sender), self.desk.state.validators
+        if (
+            statement.sender not in validators
+            or known == statement
+            or not _is_lean(statement, len(validators))
+        ):
             return False
         self._readys[statement.sender] = statement
         self.cited.remember(statement)
@@ -145,5 +149,20 @@ class Readiness:
             readys=tuple(statement.cited() for _, statement in readys),
             body=encode(body),
         )
-        after = block_effect(state, block, self.chain.head, rules, self.cited.open)
-        return evolve(block, state_root=after.root)
+        try:
+            after = block_effect(state, block, self.chain.head, rules, self.cited.open)
+        except BlockError as error:
+            # Others sent what makes no valid block. Another leader may do better, or all give up.
+            self.desk.outbox.notify("cannot_propose", why=str(error))
+            return None
+        block = evolve(block, state_root=after.root)
+        if len(encode(block)) > BLOCK_BYTES:
+            self.desk.outbox.notify("cannot_propose", why=f"a block above {BLOCK_BYTES} bytes")
+            return None
+        return block
+
+
+def _is_lean(statement: Statement, n: int) -> bool:
+    """No larger than what it says needs: a leader embeds the Readys of all, and a block has a bound."""
+    body = statement.body
+    return isinstance(body, Ready) and all(len(entry.bitmap) <= (n + 7) // 8 for entry in body.held)

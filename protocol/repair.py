@@ -150,6 +150,8 @@ class Repair:
         batch: list[bytes] = []
         size = 0
         for statement in statements:
+            if statement.kind is Kind.CONTRIBUTION and not statement.envelope.payload:
+                continue
             data = statement.to_bytes()
             if batch and size + len(data) > REPLY_BYTES:
                 break

@@ -24,7 +24,7 @@ from protocol.codec import DecodeError
 from protocol.envelope import Statement, WireError
 from protocol.ledger import block as blocks
 from protocol.ledger.block import Block, Reason
-from protocol.ledger.settlement import Ballot, end_round, open_round
+from protocol.ledger.settlement import Ballot, end_round, open_round, sortition_weights
 from protocol.ledger.state import (
     Fault,
     LedgerState,
@@ -49,7 +49,6 @@ from protocol.messages import (
     SealedVote,
     ShareBundle,
     VoteOpening,
-    vote_hash,
 )
 from protocol.params import Challenge
 from protocol.pinning import (
@@ -66,8 +65,10 @@ from protocol.pinning import (
     evidence_holds,
     is_receipted,
     is_witnessed,
+    opening_matches,
     openings_pinned,
     sealed_votes_pinned,
+    seeds_pinned,
     sharers_pinned,
     uploads_missing,
     z_root_from,
@@ -188,10 +189,21 @@ def _exactly(statements: Sequence[Statement], peers: Sequence[bytes], what: str)
     )
 
 
+def _pin_next(state: LedgerState, entries: Sequence[bytes], tally: Tally, opener: Opener) -> LedgerState:
+    """Adverts and stakes of the next round, fixed before any beacon to choose them by is known."""
+    if state.learning.next_pinned:
+        _require(not entries, "the next round's adverts are pinned already")
+        return state
+    adverts = _adverts(state, entries, state.round + 1, tally, opener)
+    return _evolve_round(
+        state, next_pinned=True, next_adverts=adverts, next_weights=sortition_weights(state, adverts)
+    )
+
+
 def _adverts(
-    state: LedgerState, closing: blocks.Closing, round_: int, tally: Tally, opener: Opener
+    state: LedgerState, entries: Sequence[bytes], round_: int, tally: Tally, opener: Opener
 ) -> tuple[PinnedAdvert, ...]:
-    statements = _entries(closing.adverts, Kind.KEY_ADVERT, round_, opener)
+    statements = _entries(entries, Kind.KEY_ADVERT, round_, opener)
     _exactly(statements, tally.attested(Kind.KEY_ADVERT), "adverts")
     adverts = []
     for statement in statements:
@@ -225,7 +237,8 @@ def _open(
         not body.closing.transactions and not body.closing.equivocations,
         "an OPEN block carries adverts only",
     )
-    after = open_round(state, rules.params, _adverts(state, body.closing, state.round, tally, opener))
+    adverts = _adverts(state, body.closing.adverts, state.round, tally, opener)
+    after = open_round(state, rules.params, adverts)
     _require(after.learning.phase is Phase.SHARE, "too few adverts to open the round")
     return after
 
@@ -260,6 +273,10 @@ def _contribution(
     _exactly(statements, contributors_pinned(state, tally), "contribution")
     _require(enough_contributors(state, [s.sender for s in statements]), "too few contributors")
     vouchers = [opener(entry) for entry in body.receipts]
+    _require(
+        all(v.kind in (Kind.RECEIPT, Kind.WITNESS) and v.round == state.round for v in vouchers),
+        "receipts: a statement of another kind or round",
+    )
     contributors = []
     for statement in statements:
         contribution = statement.body
@@ -290,6 +307,7 @@ def _aggregate(
     assert isinstance(claim, AggregateClaim)
     _require(tally.held_by_quorum(claim.sum_digest), "the sum is not held by a quorum")
     pinned = PinnedClaim(statement.sender, claim.sum_digest, claim.self_seeds, claim.mask_secrets)
+    state = _pin_next(state, body.adverts, tally, opener)
     return _evolve_round(state, phase=Phase.BALLOT, claim=pinned)
 
 
@@ -385,9 +403,8 @@ def _dispute(state: LedgerState, body: blocks.DisputeBody, tally: Tally) -> Ledg
     _require(body.missing == missing, "missing: not the uploads that the Readys lack")
     if missing:
         _require(tally.is_late(), "uploads are missing before the deadline")
-        receipted = any(c.receipted for c in learning.contributors if c.peer in missing)
-        guilty = (PinnedFault(learning.claim.aggregator, Fault.FORGED_AGGREGATE),) if receipted else ()
-        return _void(state, guilty)
+        # Whoever made the sum had every upload of it, whether it had signed for it before or not.
+        return _void(state, (PinnedFault(learning.claim.aggregator, Fault.FORGED_AGGREGATE),))
     contributors = {contribution.peer for contribution in learning.contributors}
     _require(set(body.guilty_checks) <= contributors, "guilty_checks: not of U2")
     broken = tuple(PinnedFault(peer, Fault.BROKEN_CHECK) for peer in body.guilty_checks)
@@ -428,19 +445,20 @@ def _outcome(
         opening = statement.body
         assert isinstance(opening, VoteOpening)
         _require(
-            opening.ballot == learning.ballot
-            and vote_hash(rules.network, state.round, statement.sender, opening) == sealed[statement.sender],
+            opening_matches(state, rules, statement),
             f"the opening of {keys.short_name(statement.sender)} does not fit its sealed vote",
         )
         votes[statement.sender] = opening.vote
     unopened = tuple(PinnedFault(peer, Fault.UNOPENED_VOTE) for peer in sorted(sealed) if peer not in votes)
+    state = _pin_next(state, body.closing.adverts, tally, opener)
     return end_round(
         state,
         rules.params,
         ballot=None if learning.void else Ballot(votes, learning.candidate),
         faults=(*learning.faults, *unopened, *_equivocators(state, body.closing, opener)),
         check_seeds=_known_seeds(learning),
-        adverts=_adverts(state, body.closing, state.round + 1, tally, opener),
+        adverts=state.learning.next_adverts,
+        weights=state.learning.next_weights,
         transactions=_transactions(body.closing, opener),
     )
 
@@ -479,6 +497,7 @@ def _abandon(
             _require(tally.is_late(GAVE_UP), "not given up")
         case _:
             raise BlockError(f"{body.reason.name} does not abandon a round")
+    state = _pin_next(state, body.adverts, tally, opener)
     return _evolve_round(
         state, phase=Phase.RECOVER, reason=int(body.reason), faults=(*learning.faults, *faults)
     )
@@ -502,23 +521,25 @@ def _abort(
                 "every check seed of U2 is known",
             )
         case Reason.NO_PROGRESS:
-            _require(learning.phase not in (Phase.ADVERT, Phase.RECOVER), "nothing to abort")
+            _in_phase(state, Phase.SHARE, Phase.BALLOT, Phase.DISPUTE, Phase.VOTE)
             _require(tally.is_late(GAVE_UP), "not given up")
         case _:
             _in_phase(state, Phase.RECOVER)
             _require(int(body.reason) == learning.reason, "another reason than the one it was abandoned for")
-    sharers = {bundle.peer for bundle in learning.sharers}
-    expected = [peer for peer in tally.attested(Kind.REVEAL) if peer in sharers]
-    _require([entry.peer for entry in body.check_seeds] == expected, "check seeds: not those attested")
+    expected = seeds_pinned(state, tally)
+    _require([entry.peer for entry in body.check_seeds] == list(expected), "check seeds: not those attested")
     for entry in body.check_seeds:
         _require(check_seed_matches(state, rules, entry.peer, entry.secret), "wrong check seed")
+    state = _pin_next(state, body.closing.adverts, tally, opener)
+    seeds = {**_known_seeds(learning), **{entry.peer: entry.secret for entry in body.check_seeds}}
     return end_round(
         state,
         rules.params,
         ballot=None,
         faults=(*learning.faults, *_equivocators(state, body.closing, opener)),
-        check_seeds={entry.peer: entry.secret for entry in body.check_seeds},
-        adverts=_adverts(state, body.closing, state.round + 1, tally, opener),
+        check_seeds=seeds,
+        adverts=state.learning.next_adverts,
+        weights=state.learning.next_weights,
         transactions=_transactions(body.closing, opener),
     )
 

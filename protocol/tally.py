@@ -78,9 +78,6 @@ class Tally:
     def held_by_quorum(self, digest: bytes) -> bool:
         return self.holders(digest) >= quorum(len(self.validators))
 
-    def held_by_third(self, digest: bytes) -> bool:
-        return self.holders(digest) >= more_than_third(len(self.validators))
-
     @property
     def no_blob_gathers(self) -> bool:
         """Whatever blob one names, more than 1/3 of all validators say here that they do not hold it."""

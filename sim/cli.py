@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import click
 
 PROFILES = ("hardened", "vcdfl")
@@ -48,6 +50,10 @@ def whole_round(nodes: int, dimension: int, rounds: int, profile: str) -> None:
     from sim.bench.round import bench_round, render
 
     try:
-        click.echo(render(bench_round(nodes, dimension, rounds, profile)))
+        with click.progressbar(length=rounds + 1, label=f"{nodes} nodes", file=sys.stderr) as bar:
+            result = bench_round(
+                nodes, dimension, rounds, profile, lambda ended: bar.update(min(ended, rounds + 1) - bar.pos)
+            )
+        click.echo(render(result))
     except (ConfigError, DemoError) as error:
         raise click.ClickException(str(error)) from error

@@ -123,7 +123,7 @@ class _LiveScreen(_Screen):
     live: Live
 
     def show(self) -> None:
-        self.live.update(live_view(self.demo.view(), self.live.console.height), refresh=True)
+        self.live.update(live_view(self.demo.view(), *self.live.console.size), refresh=True)
 
 
 @define(eq=False)

@@ -32,9 +32,13 @@ def print_summary(
     faults = _faults(options, nodes)
     if not options.quiet:
         scores = scores_by_round(records, list(logs.values()), background.initial)
-        console.print(rounds_table(records, scores, background.plain))
-        console.print(phases_table(records, logs))
-        console.print(_stakes(nodes, background))
+        for table in (
+            rounds_table(records, scores, background.plain),
+            phases_table(records, logs),
+            _stakes(nodes, background),
+        ):
+            console.print(table)
+            console.print()
     for fault in faults:
         console.print(Text(fault, style="bold red"))
     if not faults:

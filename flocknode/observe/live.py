@@ -31,8 +31,10 @@ EQUATIONS: Mapping[str, tuple[bool, bool]] = {
 """What each verdict says of eq. 18 and eq. 19 (docs/PROTOCOL.md section 5)."""
 
 EXTRA_SCORES: Mapping[str, str] = {"auroc": "AUROC", "balanced_accuracy": "balanced"}
+WIDE = 118
+"""Columns with which seconds and bytes of all phases stand on one line."""
 PANEL_LINES = 4
-TABLE_LINES = 5
+TABLE_LINES = 3
 """Of a table without rows."""
 
 
@@ -51,11 +53,19 @@ class View:
 
 def make_table(title: str) -> Table:
     """An empty table in the one style that all of them have."""
-    return Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1))
+    return Table(
+        title=title,
+        title_justify="left",
+        title_style="bold",
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        pad_edge=False,
+        padding=(0, 1, 0, 0),
+    )
 
 
-def live_view(view: View, height: int = 60) -> RenderableType:
-    """What fits on a screen of `height` lines."""
+def live_view(view: View, width: int = 120, height: int = 60) -> RenderableType:
+    """What fits on a screen of so many columns and lines."""
     follower = view.follower
     logs = dict(zip(view.members, follower.logs, strict=True))
     shown = [record for record in follower.rounds if record.round <= view.rounds]
@@ -64,12 +74,13 @@ def live_view(view: View, height: int = 60) -> RenderableType:
         Panel(Group(_progress(view, len(shown)), _steps(follower)), title=view.title, title_align="left"),
         nodes_table(view),
     ]
-    left = height - PANEL_LINES - TABLE_LINES - len(view.members)
-    first = max(0, len(shown) - max(1, (left - TABLE_LINES) // 2))
-    parts.append(rounds_table(shown[first:], scores[first:]))
-    left -= TABLE_LINES + len(shown) - first
-    if left > TABLE_LINES:
-        parts.append(phases_table(shown[max(first, len(shown) - (left - TABLE_LINES)) :], logs))
+    # Two tables with a line for each round, the second with two where seconds and bytes do not fit on one.
+    lines = 1 if width >= WIDE else 2
+    left = height - PANEL_LINES - 3 * TABLE_LINES - len(view.members) - 1
+    newest = max(1, left // (1 + lines))
+    parts.append(rounds_table(shown[-newest:], scores[-newest:]))
+    if left >= 1 + lines:
+        parts.append(phases_table(shown[-newest:], logs))
     return Group(*parts)
 
 
@@ -98,9 +109,9 @@ def _steps(follower: Follower) -> Text:
 def nodes_table(view: View) -> Table:
     """One line a node: its part in the round that runs, its stake, its traffic."""
     table = make_table("nodes")
-    for name in ("node", "peer", "kind", "process", "in this round"):
+    for name in ("node", "peer", "kind", "state", "in this round"):
         table.add_column(name, no_wrap=True)
-    for name in ("stake", "block", "received", "sent"):
+    for name in ("stake", "block", "in", "out"):
         table.add_column(name, justify="right")
     state = view.follower.state
     for number, peer in enumerate(view.members):
@@ -126,10 +137,10 @@ def _role(state: LedgerState, peer: bytes) -> Text:
     if peer in learning.proposers:
         steps = [
             (any(bundle.peer == peer for bundle in learning.sharers), "shared"),
-            (any(contribution.peer == peer for contribution in learning.contributors), "contributed"),
+            (any(contribution.peer == peer for contribution in learning.contributors), "uploaded"),
         ]
         done = [word for is_done, word in steps if is_done]
-        roles.append("proposer" + (f" ({done[-1]})" if done else ""))
+        roles.append("proposer" + (f", {done[-1]}" if done else ""))
     if peer == learning.aggregator:
         roles.append("aggregator")
     if peer in learning.voters:
@@ -142,26 +153,23 @@ def rounds_table(
 ) -> Table:
     """One line a round. `plain`: the scores of plain FedAvg after each of them, where they are known."""
     table = make_table("rounds")
-    named = {name: word for name, word in EXTRA_SCORES.items() if any(name in s for s in scores)}
-    compared = [] if plain is None else ["FedAvg"]
-    for name in ("round", "verdict", "eq18", "eq19", "updates", "dropped", "votes", "loss", "accuracy"):
-        table.add_column(name, justify="left" if name in ("verdict", "dropped") else "right", no_wrap=True)
-    for name in (*compared, *named.values()):
-        table.add_column(name, justify="right")
+    extra = {name: word for name, word in EXTRA_SCORES.items() if any(name in s for s in scores)}
+    drops = any(record.dropped for record in records)
+    table.add_column("round", justify="right")
+    table.add_column("verdict", overflow="fold")
+    for name in ("eq18", "eq19", "updates", *(["dropped"] if drops else []), "votes", "loss", "accuracy"):
+        table.add_column(name, justify="right", no_wrap=name != "dropped")
+    for name in (*([] if plain is None else ["FedAvg"]), *extra.values()):
+        table.add_column(name, justify="right", no_wrap=True)
     for number, (record, score) in enumerate(zip(records, scores, strict=True)):
-        row: list[RenderableType] = [
-            str(record.round),
-            _verdict(record),
-            *_equations(record.verdict),
-            f"{len(record.contributors)}/{len(record.proposers)}",
-            " ".join(short_name(peer) for peer in record.dropped) or "-",
-            _votes(record),
-            _number(score.get("loss"), 4),
-            _number(score.get("accuracy"), 3),
-        ]
+        row: list[RenderableType] = [str(record.round), _verdict(record), *_equations(record.verdict)]
+        row.append(f"{len(record.contributors)}/{len(record.proposers)}")
+        if drops:
+            row.append(" ".join(short_name(peer) for peer in record.dropped) or "-")
+        row += [_votes(record), _number(score.get("loss"), 4), _number(score.get("accuracy"), 3)]
         if plain is not None:
             row.append(_number(plain[number].get("accuracy"), 3) if number < len(plain) else "-")
-        table.add_row(*row, *(_number(score.get(name), 3) for name in named))
+        table.add_row(*row, *(_number(score.get(name), 3) for name in extra))
     return table
 
 
@@ -188,7 +196,7 @@ def phases_table(records: Sequence[RoundRecord], logs: Mapping[bytes, NodeLog]) 
 def _verdict(record: RoundRecord) -> Text:
     if record.accepted:
         return Text(record.verdict, style="green")
-    outcome = "" if record.verdict == ABORTED else ", rejected"
+    outcome = "" if record.verdict == ABORTED else " rejected"
     return Text(record.verdict + outcome, style="bold red")
 
 
@@ -196,7 +204,7 @@ def _equations(verdict: str) -> tuple[Text, Text]:
     held = EQUATIONS.get(verdict)
     if held is None:
         return Text("-"), Text("-")
-    eq18, eq19 = (Text("holds", style="green") if holds else Text("fails", style="red") for holds in held)
+    eq18, eq19 = (Text("ok", style="green") if holds else Text("fails", style="red") for holds in held)
     return eq18, eq19
 
 

@@ -24,6 +24,8 @@ MAX_MESSAGE_BYTES = 2**20 + 2**16
 """The longest message: 1 MiB of body and room for its envelope."""
 MAX_CHUNK_BYTES = 2**20 + 2**16
 """The longest encoded chunk: 1 MiB of data (section 7) and room for its Merkle proof."""
+DIGEST_BYTES = 32
+INDEX_BYTES = 4
 DEFAULT_OUTBOX_BYTES = 16 * 2**20
 """What may wait for one peer before that peer counts as too slow and loses its link."""
 DEFAULT_PENALTY_S = 30.0
@@ -87,6 +89,14 @@ def check_size(message: bytes) -> None:
     """Raise MessageTooLargeError for a message nobody would accept."""
     if len(message) > MAX_MESSAGE_BYTES:
         raise MessageTooLargeError(len(message))
+
+
+def check_chunk(digest: bytes, index: int) -> None:
+    """Raise ValueError for a chunk that cannot be asked for."""
+    if len(digest) != DIGEST_BYTES:
+        raise ValueError(f"the digest of a blob is {DIGEST_BYTES} bytes, got {len(digest)}")
+    if not 0 <= index < 2 ** (8 * INDEX_BYTES):
+        raise ValueError(f"the index of a chunk is in [0, 2^{8 * INDEX_BYTES}), got {index}")
 
 
 def _is_peer(_: object, attribute: "attrs.Attribute[bytes]", value: bytes) -> None:
@@ -342,7 +352,8 @@ class Transport(ABC):
         """The encoded chunk `index` of the blob `digest` as `peer` serves it, unverified; None if it is not
         held.
 
-        Raises UnreachableError, or FetchFailedError when the link is lost or time runs out.
+        Raises UnreachableError, FetchFailedError when the link is lost or time runs out, and ValueError for a
+        digest or an index of the wrong size.
         """
 
     @abstractmethod

@@ -32,6 +32,7 @@ from flocknode.transport.base import (
     TransportError,
     TransportStats,
     UnreachableError,
+    check_chunk,
     check_size,
     parse_address,
 )
@@ -116,7 +117,7 @@ class Libp2pTransport(Transport):
     def address(self) -> str:
         if self._bound is None:
             raise NotRunningError("the transport does not listen yet")
-        return str(_endpoint(self._bound))
+        return str(endpoint_of(self._bound))
 
     async def start(self, handler: Handler) -> None:
         if self._bound is not None or self._stopped:
@@ -195,6 +196,7 @@ class Libp2pTransport(Transport):
         return self._host.broadcast(message)
 
     async def fetch_chunk(self, peer: PeerId, digest: bytes, index: int, timeout_s: float) -> bytes | None:
+        check_chunk(digest, index)
         link = self._host.links.get(peer) if self._host is not None else None
         if link is None or not link.is_up:
             raise UnreachableError(peer)
@@ -238,6 +240,7 @@ def _bind(listen: Endpoint) -> socket.socket:
     return bound
 
 
-def _endpoint(bound: socket.socket) -> Endpoint:
+def endpoint_of(bound: socket.socket) -> Endpoint:
+    """Where a socket is bound."""
     host, port = bound.getsockname()[:2]
     return Endpoint("ip6" if bound.family == socket.AF_INET6 else "ip4", host, port)

@@ -12,15 +12,19 @@ from typing import Any
 import trio
 from attrs import define, field
 
-from flocknode.transport.base import MAX_CHUNK_BYTES, Counters, FetchFailedError
+from flocknode.transport.base import (
+    DIGEST_BYTES,
+    INDEX_BYTES,
+    MAX_CHUNK_BYTES,
+    Counters,
+    FetchFailedError,
+)
 from flocknode.transport.libp2p_frames import LENGTH_BYTES, NOTHING, frame_length, framed, pieces
 from flocknode.transport.libp2p_swarm import grace
 from flocknode.transport.libp2p_yamux import YamuxWriter
 from protocol.keys import PeerId
 
-DIGEST_BYTES = 32
-_INDEX_BYTES = 4
-_REQUEST_BYTES = DIGEST_BYTES + _INDEX_BYTES
+_REQUEST_BYTES = DIGEST_BYTES + INDEX_BYTES
 _IN_FLIGHT = 4
 _READ_BLOB_TIMEOUT_S = 30.0
 _CANCEL_S = 1.0
@@ -61,7 +65,7 @@ class _Request:
     reply: "asyncio.Future[bytes | None]"
 
     def encode(self) -> bytes:
-        return self.digest + self.index.to_bytes(_INDEX_BYTES, "big")
+        return self.digest + self.index.to_bytes(INDEX_BYTES, "big")
 
 
 @define(eq=False)

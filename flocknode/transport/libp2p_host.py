@@ -22,11 +22,11 @@ from flocknode.transport.base import (
     TransportError,
     parse_address,
 )
-from flocknode.transport.libp2p import Libp2pOptions
+from flocknode.transport.libp2p import Libp2pOptions, endpoint_of
 from flocknode.transport.libp2p_admission import MembersOnlyNoise, Roster, libp2p_id, peer_of
 from flocknode.transport.libp2p_chunks import ChunkServer
 from flocknode.transport.libp2p_link import CHUNK_PROTOCOL, MAX_STREAMS, MESSAGE_PROTOCOL, Link, hang_up
-from flocknode.transport.libp2p_swarm import build_host, endpoint_of, grace, resolved
+from flocknode.transport.libp2p_swarm import build_host, grace, resolved
 from protocol.keys import Identity, PeerId, short_name
 
 if TYPE_CHECKING:

@@ -28,7 +28,8 @@ from libp2p.transport.tcp.tcp import TCP
 from libp2p.transport.upgrader import TransportUpgrader
 from multiaddr import Multiaddr
 
-from flocknode.transport.base import Counters, Endpoint, InvalidPreSharedKeyError
+from flocknode.transport.base import Counters, Endpoint
+from flocknode.transport.libp2p import endpoint_of
 from flocknode.transport.libp2p_admission import AdmissionRefusedError, MembersOnlyNoise, key_pair, libp2p_id
 from protocol.keys import Identity
 
@@ -145,12 +146,6 @@ def _root_cause(error: BaseException) -> BaseException:
     return error
 
 
-def endpoint_of(bound: socket.socket) -> Endpoint:
-    """Where a socket is bound."""
-    host, port = bound.getsockname()[:2]
-    return Endpoint("ip6" if bound.family == socket.AF_INET6 else "ip4", host, port)
-
-
 async def resolved(endpoint: Endpoint) -> Endpoint:
     """An endpoint by IP address, as the system resolves names; libp2p would ask name servers only.
 
@@ -162,15 +157,6 @@ async def resolved(endpoint: Endpoint) -> Endpoint:
     found = await trio.socket.getaddrinfo(endpoint.host, endpoint.port, wanted, socket.SOCK_STREAM)
     family, *_, address = random.choice(found)
     return Endpoint("ip6" if family == socket.AF_INET6 else "ip4", str(address[0]), endpoint.port)
-
-
-def psk_hex(psk: bytes | None) -> str | None:
-    """A pre-shared key as libp2p takes it; InvalidPreSharedKeyError unless it has 32 bytes."""
-    if psk is None:
-        return None
-    if len(psk) != 32:
-        raise InvalidPreSharedKeyError(f"a pre-shared key is 32 bytes, got {len(psk)}")
-    return psk.hex()
 
 
 def build_host(
@@ -185,14 +171,14 @@ def build_host(
         transports=[BoundTCP(bound)],
         retry_config=RetryConfig(max_retries=0),  # the node has its own back-off
         connection_config=ConnectionConfig(
-            max_connections=_UNLIMITED,  # the default is a lifetime's 250 inbound connections
+            max_connections=_UNLIMITED,  # the default admits 250 inbound connections
             high_watermark=_UNLIMITED,
             min_connections=0,
             low_watermark=0,
             inbound_upgrade_timeout=UPGRADE_TIMEOUT_S,
             outbound_upgrade_timeout=UPGRADE_TIMEOUT_S,
         ),
-        psk=psk_hex(psk),
+        psk=psk.hex() if psk is not None else None,
     )
     swarm.peerstore.add_key_pair(swarm.get_peer_id(), key_pair(identity))
     notifees = list(swarm.notifees)

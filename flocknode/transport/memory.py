@@ -27,6 +27,7 @@ from flocknode.transport.base import (
     TransportError,
     TransportStats,
     UnreachableError,
+    check_chunk,
     check_size,
 )
 from protocol.keys import PeerId
@@ -189,6 +190,7 @@ class MemoryTransport(Transport):
         return sum(self.send(peer, message) for peer in sorted(self.pipes))
 
     async def fetch_chunk(self, peer: PeerId, digest: bytes, index: int, timeout_s: float) -> bytes | None:
+        check_chunk(digest, index)
         pipe = self.pipes.get(peer)
         if pipe is None:
             raise UnreachableError(peer)

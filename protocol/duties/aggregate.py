@@ -72,10 +72,8 @@ def current_claim(desk: Desk) -> Statement | None:
     aggregator = desk.learning.aggregator
     if aggregator is None:
         return None
-    claim = desk.pool.get(desk.state.round, Kind.AGGREGATE_CLAIM, aggregator, desk.learning.attempt)
-    if claim is None or not claim_matches(desk.state, desk.rules, claim):
-        return None
-    return claim
+    claims = desk.pool.versions(desk.state.round, Kind.AGGREGATE_CLAIM, aggregator, desk.learning.attempt)
+    return next((claim for claim in claims if claim_matches(desk.state, desk.rules, claim)), None)
 
 
 def take_sum(desk: Desk) -> None:

@@ -137,3 +137,42 @@ def take_share_openings(desk: Desk) -> None:
             desk.outbox.notify("bad_share_opening", dealer=keys.peer_name(dealer), why=str(error))
             continue
         keep_package(desk, dealer, package, bundle.body)
+
+
+def opening_holds(desk: Desk, dealer: bytes, holder: bytes) -> bool:
+    """Has the dealer answered this holder's complaint with shares that stand under its roots?"""
+    round_ = desk.state.round
+    opening = desk.pool.get(round_, Kind.SHARE_OPENING, dealer, 0, holder)
+    bundle = desk.pool.get(round_, Kind.SHARE_BUNDLE, dealer)
+    if opening is None or bundle is None:
+        return False
+    assert isinstance(opening.body, ShareOpening)
+    assert isinstance(bundle.body, ShareBundle)
+    roots, package = bundle.body.share_roots, opening.body.package
+    try:
+        check_package(desk.context, desk.index(dealer), desk.index(holder), package, roots)
+    except ShareError:
+        return False
+    return True
+
+
+def keep_pinned_packages(desk: Desk) -> None:
+    """Shares of another dealing than the pinned one are nobody's: only those under the pinned roots count."""
+    if not desk.is_proposer:
+        return
+    memory, pinned = desk.memory, {bundle.peer: bundle for bundle in desk.learning.sharers}
+    for dealer in sorted(memory.packages):
+        try:
+            check_package(
+                desk.context,
+                desk.index(dealer),
+                desk.index(desk.me),
+                encode(memory.packages[dealer]),
+                pinned[dealer].share_roots,
+            )
+        except (KeyError, ShareError):
+            del memory.packages[dealer]
+            memory.zs.pop(dealer, None)
+    for dealer, bundle in pinned.items():
+        if dealer in memory.packages:
+            take_z(desk, dealer, memory.packages[dealer].z, bundle.hash_z)

@@ -54,12 +54,12 @@ def on_z_request(desk: Desk, sender: bytes, body: ZRequest) -> None:
     advert = desk.learning.advert_of(sender)
     if z is None or advert is None or sender not in desk.learning.proposers or not desk.is_proposer:
         return
-    box = keys.seal(
-        desk.my_secrets().seal_secret,
-        advert.seal_public,
-        z,
-        z_associated(desk, desk.me, sender, body.dealer),
-    )
+    associated = z_associated(desk, desk.me, sender, body.dealer)
+    try:
+        box = keys.seal(desk.my_secrets().seal_secret, advert.seal_public, z, associated)
+    except keys.AgreementError:
+        desk.outbox.add(Penalise(sender, "a seal key that agrees with nobody"))
+        return
     desk.outbox.send(sender, desk.state.round, Kind.Z_REPLY, ZReply(body.dealer, box))
 
 

@@ -50,7 +50,7 @@ class Reason(IntEnum):
 
 @frozen
 class Closing:
-    """What every round-ending block adds: the adverts of the next round, transactions, evidence.
+    """What every round-ending block adds: adverts (if none are pinned yet), transactions, evidence.
 
     `equivocations`: pairs of envelopes of one sender that contradict each other, in the order of senders.
     """
@@ -84,9 +84,13 @@ class ContributionBody:
 
 @frozen
 class AggregateBody:
-    """The `AggregateClaim` envelope."""
+    """The `AggregateClaim` envelope, and the adverts of the next round: the last moment to pin them.
+
+    From the next block on check seeds are known, and with them the beacon.
+    """
 
     claim: bytes
+    adverts: tuple[bytes, ...] = field(validator=_entries)
 
 
 @frozen
@@ -139,6 +143,7 @@ class AbandonBody:
 
     reason: Reason
     evidence: tuple[bytes, ...] = field(validator=bounded_tuple(64))
+    adverts: tuple[bytes, ...] = field(validator=_entries)
 
 
 @frozen

@@ -150,13 +150,13 @@ def apply_transaction(
     pool = state.pool_units
     match transaction.kind:
         case TransactionKind.TRANSFER:
-            if amount > account.stake_units or transaction.peer == sender:
+            if not 0 < amount <= account.stake_units or transaction.peer == sender:
                 return None
             account = evolve(account, stake_units=account.stake_units - amount)
             recipient = accounts.get(transaction.peer, Account(0, False))
             accounts[transaction.peer] = evolve(recipient, stake_units=recipient.stake_units + amount)
         case TransactionKind.FUND:
-            if amount > account.stake_units:
+            if not 0 < amount <= account.stake_units:
                 return None
             account = evolve(account, stake_units=account.stake_units - amount)
             pool += amount
@@ -186,16 +186,34 @@ def eligible_adverts(
     )
 
 
-def open_round(state: LedgerState, params: ProtocolParams, adverts: Iterable[PinnedAdvert]) -> LedgerState:
-    """Assign roles among those who advertised; with too few of them the round waits for more adverts."""
-    eligible = eligible_adverts(adverts, state.validators)
-    weights = {
-        advert.peer: max(1, account.stake_units >> account.suspicion)
-        for advert in eligible
+def sortition_weights(state: LedgerState, adverts: Iterable[PinnedAdvert]) -> tuple[tuple[bytes, int], ...]:
+    """Stake, halved for every point of suspicion, of each validator among those who advertised."""
+    return tuple(
+        (advert.peer, max(1, account.stake_units >> account.suspicion))
+        for advert in eligible_adverts(adverts, state.validators)
         if (account := state.account(advert.peer)) is not None
-    }
+    )
+
+
+def open_round(
+    state: LedgerState,
+    params: ProtocolParams,
+    adverts: Iterable[PinnedAdvert],
+    weights: Sequence[tuple[bytes, int]] | None = None,
+) -> LedgerState:
+    """Assign roles by the pinned weights, or by those of now; too few nodes wait for more adverts."""
+    adverts = tuple(adverts)
+    if weights is None:
+        weights = sortition_weights(state, adverts)
+    eligible = eligible_adverts(adverts, state.validators)
+    peers = {advert.peer for advert in eligible}
     roles = assign_roles(
-        state.beacon, state.round, weights, params.n_proposers, params.n_voters, LEAST_SURVIVORS
+        state.beacon,
+        state.round,
+        {peer: weight for peer, weight in weights if peer in peers},
+        params.n_proposers,
+        params.n_voters,
+        LEAST_SURVIVORS,
     )
     if roles is None:
         return evolve(state, learning=RoundState(Phase.ADVERT))
@@ -213,11 +231,13 @@ def end_round(
     faults: Sequence[PinnedFault],
     check_seeds: Mapping[bytes, bytes],
     adverts: Iterable[PinnedAdvert],
+    weights: Sequence[tuple[bytes, int]],
     transactions: Iterable[Statement],
 ) -> LedgerState:
-    """Everything a round-ending block does, in order: votes, faults, fee, transactions, beacon, roles.
+    """Everything a round-ending block does, in order: votes, faults, fee, beacon, roles, transactions.
 
-    `ballot` None: the round ended without a vote. The height is the caller's to move.
+    `ballot` None: the round ended without a vote. The height is the caller's to move. Transactions come
+    last: they show in the validators and weights of the round after the next, whose beacon nobody knows.
     """
     contributors = [contribution.peer for contribution in state.learning.contributors]
     if ballot is not None:
@@ -226,7 +246,6 @@ def end_round(
     state = settle_faults(state, params, faults)
     if state.learning.void and not faults:
         state = settle_void(state, params)
-    state = apply_transactions(state, params, transactions)
     state = evolve(
         state,
         beacon=next_beacon(state, check_seeds),
@@ -235,4 +254,5 @@ def end_round(
         validators=active_validators(state.accounts, params.min_stake_units),
         learning=RoundState(Phase.ADVERT),
     )
-    return open_round(state, params, adverts)
+    state = open_round(state, params, adverts, weights)
+    return apply_transactions(state, params, transactions)

@@ -122,6 +122,9 @@ class RoundState:
     faults: tuple[PinnedFault, ...] = ()
     void: bool = False
     reason: int = 0
+    next_pinned: bool = False
+    next_adverts: tuple[PinnedAdvert, ...] = ()
+    next_weights: tuple[tuple[bytes, int], ...] = ()
 
     def advert_of(self, peer: bytes) -> PinnedAdvert | None:
         return next((advert for advert in self.adverts if advert.peer == peer), None)

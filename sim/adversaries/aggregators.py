@@ -8,11 +8,19 @@ import numpy as np
 from attrs import define, evolve, field
 
 from protocol.blob import blob_digest
-from protocol.context import RoundContext
 from protocol.events import Broadcast, Effect, Event, JobDone, PutBlob, Send
-from protocol.jobs import AggregateJob, AggregateResult, CheckUploadJob, Job, JobResult
+from protocol.jobs import (
+    AggregateJob,
+    AggregateResult,
+    CheckUploadJob,
+    ContributeJob,
+    Job,
+    JobResult,
+)
 from protocol.messages import AggregateClaim, Contribution, Kind
+from protocol.secagg.aggregate import unmask_sum
 from protocol.secagg.commitment import SingularCommitment
+from protocol.secagg.pairs import dangling_seeds
 from protocol.secagg.scheme import Scheme, scheme_of
 from sim.adversaries.coalition import Coalition
 from sim.adversaries.forgery import Int64Vec, kernel_delta, shift_blindly, shift_check, shift_sum
@@ -65,14 +73,14 @@ class OmittingAggregator(JobTampering):
 class ForgingAggregator(JobTampering):
     """Claims another sum than the one it computed; `forged` says which."""
 
-    def forged(self, context: RoundContext, total: bytes) -> bytes:
-        """The B to claim, given the true one."""
+    def forged(self, job: AggregateJob, result: AggregateResult) -> bytes:
+        """The B to claim, given the true result."""
         raise NotImplementedError
 
     def result(self, job: Job, result: JobResult) -> JobResult | None:
         if not isinstance(job, AggregateJob) or not isinstance(result, AggregateResult):
             return result
-        total = self.forged(job.context, result.sum)
+        total = self.forged(job, result)
         return evolve(result, sum=total, sum_digest=blob_digest(total))
 
 
@@ -82,16 +90,16 @@ class BlindForger(ForgingAggregator):
 
     excess: int = 5
 
-    def forged(self, context: RoundContext, total: bytes) -> bytes:
-        return shift_blindly(scheme_of(context), total, self.excess)
+    def forged(self, job: AggregateJob, result: AggregateResult) -> bytes:
+        return shift_blindly(scheme_of(job.context), result.sum, self.excess)
 
 
 @define(eq=False)
 class MalformedSum(ForgingAggregator):
     """Claims a blob that is no sum at all."""
 
-    def forged(self, context: RoundContext, total: bytes) -> bytes:
-        return total[:-4]
+    def forged(self, job: AggregateJob, result: AggregateResult) -> bytes:
+        return result.sum[:-4]
 
 
 @define(eq=False)
@@ -100,13 +108,12 @@ class InformedForger(ForgingAggregator):
 
     coalition: Coalition
 
-    def forged(self, context: RoundContext, total: bytes) -> bytes:
-        told = self.coalition.job_of(context.round)
-        if told is None:
-            return total
-        return self.forged_with_z(scheme_of(told.context), told.z_root, total)
+    def forged(self, job: AggregateJob, result: AggregateResult) -> bytes:
+        told = self.coalition.job_of(job.context.round)
+        return result.sum if told is None else self.forged_with(told, job, result)
 
-    def forged_with_z(self, scheme: Scheme, z_root: bytes, total: bytes) -> bytes:
+    def forged_with(self, told: ContributeJob, job: AggregateJob, result: AggregateResult) -> bytes:
+        """As `forged`, with what an accomplice told of its own contribution."""
         raise NotImplementedError
 
 
@@ -116,16 +123,38 @@ class CollusiveForger(InformedForger):
 
     delta: Callable[[Scheme], Int64Vec]
 
-    def forged_with_z(self, scheme: Scheme, z_root: bytes, total: bytes) -> bytes:
-        return shift_sum(scheme, z_root, total, self.delta(scheme))
+    def forged_with(self, told: ContributeJob, job: AggregateJob, result: AggregateResult) -> bytes:
+        scheme = scheme_of(told.context)
+        return shift_sum(scheme, told.z_root, result.sum, self.delta(scheme))
+
+
+@define(eq=False)
+class TargetForger(InformedForger):
+    """Reads the sum as soon as its masks can be taken off, and claims `target` in its place.
+
+    Trusted if the commitments open to the target, which a `RogueCommitter` sees to.
+    """
+
+    target: Callable[[Scheme], Int64Vec]
+
+    def forged_with(self, told: ContributeJob, job: AggregateJob, result: AggregateResult) -> bytes:
+        scheme = scheme_of(told.context)
+        plain = unmask_sum(
+            scheme,
+            scheme.read_coefficients(result.sum, "sum"),
+            scheme.interpolation.points_from(told.z_root, scheme.masked_length),
+            [seed for _, seed in result.self_seeds],
+            dangling_seeds(job.context, job.contributors, dict(result.mask_secrets)),
+        )
+        return shift_sum(scheme, told.z_root, result.sum, self.target(scheme) - plain.extended)
 
 
 @define(eq=False)
 class CheckForger(InformedForger):
     """Breaks a hidden value and leaves the sum alone. First reading: `CHECK_FAULT`."""
 
-    def forged_with_z(self, scheme: Scheme, z_root: bytes, total: bytes) -> bytes:
-        return shift_check(scheme, z_root, total, 99)
+    def forged_with(self, told: ContributeJob, job: AggregateJob, result: AggregateResult) -> bytes:
+        return shift_check(scheme_of(told.context), told.z_root, result.sum, 99)
 
 
 def first_coordinate(amount: int) -> Callable[[Scheme], Int64Vec]:

@@ -52,11 +52,13 @@ class DishonestDealer(JobTampering):
 
 @define(eq=False)
 class BoxSpoiler(DishonestDealer):
-    """Sends one holder a box that does not open."""
+    """Sends one holder a box that does not open, in rounds in which it is one."""
 
     holder: bytes
 
     def tampered(self, job: DealJob, dealing: Dealing) -> Dealing:
+        if self.holder not in job.context.proposers:
+            return dealing
         return _with_box(dealing, job.context.proposers.index(self.holder), bytes(64))
 
 
@@ -67,8 +69,9 @@ class ZSpoiler(DishonestDealer):
     holders: tuple[bytes, ...]
 
     def tampered(self, job: DealJob, dealing: Dealing) -> Dealing:
-        for peer in self.holders:
-            holder = job.context.proposers.index(peer)
+        for holder, peer in enumerate(job.context.proposers):
+            if peer not in self.holders:
+                continue
             package = package_for(job.context, job.dealer, holder, job.secrets)
             box = _seal(job.context, job.dealer, holder, job.secrets, evolve(package, z=bytes(32)))
             dealing = _with_box(dealing, holder, box)

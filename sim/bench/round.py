@@ -7,7 +7,7 @@ ledgers and logs say. The first round, in which the nodes connect, does not coun
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import median
 
@@ -43,8 +43,17 @@ class RoundBench:
     accepted: int
 
 
-def bench_round(nodes: int, dimension: int, rounds: int, profile: str) -> RoundBench:
-    """Run `rounds` + 1 rounds among `nodes` processes. Raises `ConfigError`, `DemoError`."""
+def bench_round(
+    nodes: int,
+    dimension: int,
+    rounds: int,
+    profile: str,
+    progress: Callable[[int], None] = lambda ended: None,
+) -> RoundBench:
+    """Run `rounds` + 1 rounds among `nodes` processes; `progress` hears how many have ended, again and again.
+
+    Raises `ConfigError`, `DemoError`.
+    """
     with tempfile.TemporaryDirectory(prefix="flocknode-bench-") as root:
         plan = Plan(
             name="bench",
@@ -58,7 +67,7 @@ def bench_round(nodes: int, dimension: int, rounds: int, profile: str) -> RoundB
         follower = Follower(directories[0].genesis, [directory.path for directory in directories])
         with Fleet([directory.path for directory in directories]) as fleet:
             fleet.start_all()
-            watch(fleet, follower, rounds + 1)
+            watch(fleet, follower, rounds + 1, lambda: progress(len(follower.rounds)))
     logs = {directory.peer: log for directory, log in zip(directories, follower.logs, strict=True)}
     counted = follower.rounds[1 : rounds + 1]
     return RoundBench(

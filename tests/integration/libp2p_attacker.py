@@ -12,13 +12,17 @@ from libp2p.protocol_muxer.multiselect_communicator import MultiselectCommunicat
 from libp2p.security.noise.transport import PROTOCOL_ID as NOISE_PROTOCOL
 from libp2p.security.noise.transport import Transport as NoiseTransport
 from multiaddr import Multiaddr
+from transport_network import Network, Node, identity, until
 
+from flocknode.transport.base import Member
 from flocknode.transport.libp2p_admission import key_pair, libp2p_id
 from flocknode.transport.libp2p_link import MESSAGE_PROTOCOL
 from protocol.keys import Identity, PeerId
 
 Attack = Callable[[Any, Any], Awaitable[None]]
 LIMIT_S = 20.0
+NOWHERE = "/ip4/127.0.0.1/tcp/1"
+ATTACKER = identity(1)  # the lowest peer id dials, so its victims leave that to it
 
 
 def _first_of(error: BaseException) -> BaseException:
@@ -68,3 +72,22 @@ async def open_stream(connection: Any, protocol: str) -> Any:
 async def until_closed(connection: Any) -> None:
     """Wait until the victim has closed the connection."""
     await connection.muxed_conn.event_closed.wait()
+
+
+async def besieged(net: Network, **limits: float) -> tuple[Node, Node]:
+    """A victim that knows the attacker as a member, and an honest node linked to it."""
+    victim, honest = await net.add(2, **limits), await net.add(3)
+    await net.linked([victim, honest])
+    members = [victim.member, honest.member, Member(ATTACKER.peer, NOWHERE)]
+    victim.transport.set_members(members)
+    return victim, honest
+
+
+async def unharmed(victim: Node, honest: Node) -> None:
+    """The honest node never noticed: no restart, the same link, messages both ways."""
+    assert victim.transport.stats().restarts == 0
+    for sender, receiver in ((victim, honest), (honest, victim)):
+        count = len(receiver.handler.messages(sender.peer))
+        assert sender.transport.broadcast(b"still here") >= 1
+        await until(lambda r=receiver, s=sender, c=count: len(r.handler.messages(s.peer)) > c)
+    assert victim.handler.changes(honest.peer) == honest.handler.changes(victim.peer) == ["up"]

@@ -13,14 +13,23 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from attrs import define, evolve
+from attrs import define, evolve, fields
 
 from protocol.codec import decode, encode
 from protocol.envelope import Envelope, make_statement
 from protocol.events import Broadcast, Effect, Notify, Penalise, Persist, Send
 from protocol.keys import Identity
 from protocol.ledger.block import decode_block, decode_stored_block
-from protocol.messages import MAX_VIEW, MESSAGE_BYTES, Kind, Proposal, Timeout
+from protocol.messages import (
+    KIND_RULES,
+    MAX_VIEW,
+    MESSAGE_BYTES,
+    STATEMENT_KINDS,
+    Body,
+    Kind,
+    Proposal,
+    Timeout,
+)
 from sim.conduct import Conduct
 from sim.filters import Filter
 from sim.founding import build_world, seeded_bytes
@@ -37,6 +46,9 @@ SWEEP_A_TEST = 50
 CALM_AFTER_MS = 6_000
 BLOCKS_AFTER_CALM = 2
 PATIENCE_MS = 180_000
+
+ABOUT = ("proposer", "dealer", "holder", "peer")
+"""Fields that name a peer: a slot is about it."""
 
 
 def kind_of(data: bytes) -> Kind:
@@ -108,14 +120,46 @@ class Alarmist(Filter):
         return Broadcast(lie.to_bytes())
 
 
+@define(eq=False)
+class TwoFacedSpeaker(Filter):
+    """Signs two statements for each of its slots, of every kind, and tells each half of the network one."""
+
+    identity: Identity
+    peers: tuple[bytes, ...]
+
+    def effects(self, effects: list[Effect]) -> list[Effect]:
+        return [changed for effect in effects for changed in self._changed(effect)]
+
+    def _changed(self, effect: Effect) -> list[Effect]:
+        if not isinstance(effect, Broadcast) or kind_of(effect.data) not in STATEMENT_KINDS:
+            return [effect]
+        envelope = decode(Envelope, effect.data, MESSAGE_BYTES)
+        kind = Kind(envelope.kind)
+        body = decode(KIND_RULES[kind].body, envelope.body, MESSAGE_BYTES)
+        other = another(body)
+        lie = make_statement(self.identity, envelope.network, envelope.round, kind, other, envelope.payload)
+        return [
+            Send(peer, effect.data if index % 2 else lie.to_bytes()) for index, peer in enumerate(self.peers)
+        ]
+
+
+def another(body: Body) -> Body:
+    """A body of the same form that differs in its last 32-byte field, if it has one."""
+    for attribute in reversed(fields(type(body))):
+        value = getattr(body, attribute.name)
+        if isinstance(value, bytes) and len(value) == 32 and attribute.name not in ABOUT:
+            return evolve(body, **{attribute.name: bytes(value[:31]) + bytes([value[31] ^ 1])})
+    return body
+
+
 def history(seed: int) -> World:
     """Four nodes, of which at most one is dishonest; crashes, losses and partitions until all is calm.
 
-    Twins are found out and lose their stake; with five nodes the others can go on without them.
+    Who contradicts itself is found out and loses its stake; with five nodes the others can go on.
     """
     draws = Random(f"history {seed}")
-    adversary = seed % 5
-    nodes = NODES + (adversary == 4)
+    adversary = seed % 6
+    nodes = NODES + (adversary >= 4)
     identities = [Identity.from_seed(seeded_bytes(seed, f"identity {i}")) for i in range(nodes)]
     peers = tuple(identity.peer for identity in identities)
     faulty = draws.randrange(nodes)
@@ -126,6 +170,8 @@ def history(seed: int) -> World:
         filters[faulty] = TwoFacedLeader(identities[faulty], peers)
     elif adversary == 3:
         filters[faulty] = Alarmist(identities[faulty])
+    elif adversary == 5:
+        filters[faulty] = TwoFacedSpeaker(identities[faulty], peers)
     rough = LinkModel(
         loss=draws.choice([0.0, 0.05, 0.2]),
         duplicate=draws.choice([0.0, 0.1]),

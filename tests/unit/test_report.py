@@ -353,7 +353,7 @@ def test_the_live_view_keeps_the_newest_rounds_on_a_small_screen(tmp_path: Path,
         title="t", rounds=3, follower=follower, members=[scene.peer(0)], kinds=["honest"], running=[True],
         elapsed_s=1.0,
     )  # fmt: skip
-    lines = text_of(live_view(view, height)).splitlines()
+    lines = text_of(live_view(view, 120, height)).splitlines()
     assert any(line.split()[:2] == ["3", "TRUSTED"] for line in lines)
     assert height < 24 or len(lines) <= height
 

@@ -24,6 +24,7 @@ from sim.adversaries.aggregators import (
     InformedForger,
     MalformedSum,
     OmittingAggregator,
+    TargetForger,
     first_coordinate,
     kernel_of,
     kernel_of_own_u,
@@ -173,7 +174,9 @@ def test_suspicion_is_worked_off_by_good_rounds() -> None:
     scene = Scene(lambda scene: {scene.proposers[0]: Inconsistent(unchanged, off_by_one)}).end_round()
     suspected = [node.index for node in scene.world.nodes if scene.suspicion(node.index)]
     assert suspected == sorted(scene.proposers)
-    scene.filters[scene.proposers[0]].committed = unchanged  # type: ignore[attr-defined]
+    reformed = scene.filters[scene.proposers[0]]
+    assert isinstance(reformed, Inconsistent)
+    reformed.committed = unchanged
     scene.end_round(2)
     assert scene.kinds(2)[-1] is BlockKind.OUTCOME
     served = {s.sender for _, s in scene.statements(Kind.CONTRIBUTION, 2)}
@@ -218,27 +221,14 @@ def constant_sum(scheme: Scheme) -> npt.NDArray[np.int64]:
     return np.concatenate([np.full(scheme.length, 12_345, dtype=np.int64), opening])
 
 
-class TargetForger(CollusiveForger):
-    """Moves the sum that it can read, once all masks are off, to the coalition's target."""
-
-    scene: Scene
-
-    def forged_with_z(self, scheme: Scheme, z_root: bytes, total: bytes) -> bytes:
-        truth = self.scene.extended_sum(self.scene.proposers)
-        self.delta = lambda scheme: constant_sum(scheme) - truth
-        return super().forged_with_z(scheme, z_root, total)
-
-
 @pytest.mark.parametrize("profile", ["vcdfl", "hardened"])
 def test_a_rogue_commitment_forges_any_sum_unless_commitments_are_blinded(profile: str) -> None:
     """The last proposer commits to the target minus the others; its aggregator claims the target."""
 
     def cast(scene: Scene) -> dict[int, Filter]:
         coalition = Coalition()
-        forger = TargetForger(coalition, first_coordinate(0))
-        forger.scene = scene
         rogue = RogueCommitter(coalition, constant_sum, others=len(scene.proposers) - 1)
-        return {scene.aggregator: forger, scene.proposers[0]: rogue}
+        return {scene.aggregator: TargetForger(coalition, constant_sum), scene.proposers[0]: rogue}
 
     scene = Scene(cast, profile=profile).end_round()
     if profile == "vcdfl":
