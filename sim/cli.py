@@ -45,6 +45,9 @@ def whole_round(nodes: int, dimension: int, rounds: int, profile: str) -> None:
 
     Seconds and bytes of each phase are those that the nodes log.
     """
+    from flocknode.demo.threads import start_no_thread_pools
+
+    start_no_thread_pools()
     from flocknode.config import ConfigError
     from flocknode.demo.options import DemoError
     from sim.bench.round import bench_round, render

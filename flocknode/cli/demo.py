@@ -80,6 +80,9 @@ def demo(
       flocknode demo --task lending-club --report report.json --quiet
       flocknode demo --dir /tmp/net && flocknode ledger verify /tmp/net/node-0
     """
+    from flocknode.demo.threads import start_no_thread_pools
+
+    start_no_thread_pools()
     from rich.console import Console
 
     from flocknode.demo.options import DemoError, DemoOptions, check

@@ -1,7 +1,7 @@
 """The nodes of a demo, each in a process of its own: started, killed, started again, never left behind.
 
 Nodes are forked from the launcher, which has imported and compiled everything by then: seven start in the
-time of one, and one that was killed is back at once. For that the launcher keeps to a single thread.
+time of one, and one that was killed is back at once. For that the launcher keeps to one thread (`threads`).
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import signal
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -88,6 +89,8 @@ class Fleet:
             try:
                 os.close(self._held)
                 _live(self.directories[index], self._lifeline)
+            except BaseException:
+                traceback.print_exc()
             finally:
                 os._exit(1)
         self.pids[index] = pid

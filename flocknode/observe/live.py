@@ -156,7 +156,7 @@ def rounds_table(
     extra = {name: word for name, word in EXTRA_SCORES.items() if any(name in s for s in scores)}
     drops = any(record.dropped for record in records)
     table.add_column("round", justify="right")
-    table.add_column("verdict", overflow="fold")
+    table.add_column("verdict", min_width=len("rejected"))
     for name in ("eq18", "eq19", "updates", *(["dropped"] if drops else []), "votes", "loss", "accuracy"):
         table.add_column(name, justify="right", no_wrap=name != "dropped")
     for name in (*([] if plain is None else ["FedAvg"]), *extra.values()):

@@ -231,8 +231,8 @@ def end_round(
     faults: Sequence[PinnedFault],
     check_seeds: Mapping[bytes, bytes],
     adverts: Iterable[PinnedAdvert],
-    weights: Sequence[tuple[bytes, int]],
     transactions: Iterable[Statement],
+    weights: Sequence[tuple[bytes, int]] | None = None,
 ) -> LedgerState:
     """Everything a round-ending block does, in order: votes, faults, fee, beacon, roles, transactions.
 

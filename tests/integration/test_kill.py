@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from flocknode.demo.threads import POOLS
 
 SCRIPT = Path(__file__).with_name("kill_network.py")
 TIMEOUT_S = 120
@@ -18,7 +21,12 @@ def run_network(root: Path, seed: int, *, nodes: int, rounds: int, down: bool = 
     """What the script found. One that hangs is killed, and its nodes end with it."""
     arguments = [str(SCRIPT), str(root), str(seed), str(nodes), str(rounds), "down" if down else "back"]
     ended = subprocess.run(
-        [sys.executable, *arguments], capture_output=True, text=True, timeout=TIMEOUT_S, check=False
+        [sys.executable, *arguments],
+        env={**os.environ, **dict.fromkeys(POOLS, "1")},
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_S,
+        check=False,
     )
     assert ended.returncode == 0, ended.stderr
     found: dict[str, Any] = json.loads(ended.stdout)

@@ -116,12 +116,12 @@ class Book:
         if row is None or row.nonce != entry.nonce:
             return
         if entry.kind is TransactionKind.TRANSFER:
-            if entry.amount_units > row.stake or entry.peer == sender:
+            if not 0 < entry.amount_units <= row.stake or entry.peer == sender:
                 return
             row.stake -= entry.amount_units
             self.rows.setdefault(entry.peer, Row(0, False)).stake += entry.amount_units
         elif entry.kind is TransactionKind.FUND:
-            if entry.amount_units > row.stake:
+            if not 0 < entry.amount_units <= row.stake:
                 return
             row.stake -= entry.amount_units
             self.pool += entry.amount_units
@@ -135,9 +135,11 @@ class Book:
             row.member = False
         row.nonce += 1
 
-    @property
-    def validators(self) -> list[bytes]:
-        return sorted(p for p, row in self.rows.items() if row.member and row.stake >= PARAMS.min_stake_units)
+    validators: list[bytes] = field(factory=lambda: list(PEERS[:FOUNDERS]))
+
+    def freeze(self) -> None:
+        """Who votes in the next round: by the stakes before this round's transactions."""
+        self.validators = sorted(p for p, row in self.rows.items() if row.member and row.stake >= PARAMS.min_stake_units)
 
 
 # -- one random round --------------------------------------------------------------------------------
@@ -216,6 +218,7 @@ def play(draw: Random, state: LedgerState, book: Book) -> LedgerState:
         elif void and not faults:
             book.treasury += book.pay(peer, PARAMS.void_fee_units)
             row.suspicion = min(MAX_SUSPICION, row.suspicion + 1)
+    book.freeze()
     for sender, body, _ in moved:
         book.transact(sender, body)
     book.rounds_left = max(1, book.rounds_left - 1)
@@ -317,10 +320,12 @@ def test_who_falls_below_the_minimum_leaves_the_validators_and_comes_back_with_t
     assert victim not in {advert.peer for advert in poor.learning.adverts}
     donor = next(identity for identity in IDENTITIES[:FOUNDERS] if identity.peer != victim)
     gift = transaction(donor, TransactionKind.TRANSFER, 0, victim, PARAMS.min_stake_units)
-    assert victim in end(poor, transactions=[gift]).validators
+    richer = end(poor, transactions=[gift])
+    assert victim not in richer.validators
+    assert victim in end(richer).validators
 
 
-def test_joining_takes_a_stake_and_one_round() -> None:
+def test_joining_takes_a_stake_and_another_round() -> None:
     newcomer = IDENTITIES[-1]
     state = opened()
     early = transaction(newcomer, TransactionKind.JOIN)
@@ -331,17 +336,21 @@ def test_joining_takes_a_stake_and_one_round() -> None:
     poor = end(state, transactions=[short, early])
     assert newcomer.peer not in poor.validators
     joined = end(poor, transactions=[top_up, early])
+    assert newcomer.peer not in joined.validators
+    joined = end(joined)
     assert newcomer.peer in joined.validators
     assert joined.validators == tuple(sorted({*PEERS[:FOUNDERS], newcomer.peer}))
 
 
 def test_leaving_keeps_the_money_and_ends_the_vote() -> None:
     leaver = IDENTITIES[0]
-    state = end(opened(), transactions=[transaction(leaver, TransactionKind.LEAVE)])
+    leaving = end(opened(), transactions=[transaction(leaver, TransactionKind.LEAVE)])
+    assert leaver.peer in leaving.validators
+    state = end(leaving)
     assert leaver.peer not in state.validators
     assert state.stakes[leaver.peer] == STAKE
     assert end(state, transactions=[transaction(leaver, TransactionKind.LEAVE, 1)]) == end(state)
-    back = end(state, transactions=[transaction(leaver, TransactionKind.JOIN, 1)])
+    back = end(end(state, transactions=[transaction(leaver, TransactionKind.JOIN, 1)]))
     assert leaver.peer in back.validators
 
 
