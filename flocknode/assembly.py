@@ -12,12 +12,14 @@ from flocknode.blobs import BlobStore
 from flocknode.config import GENESIS_FILE, Behaviour, ConfigError, NodeDirectory
 from flocknode.learner import Learner
 from flocknode.learning.datasets import cache_directory
+from flocknode.learning.loading import load_task
 from flocknode.learning.synthetic import SYNTHETIC, SyntheticTask
-from flocknode.learning.task import Task, load_task
+from flocknode.learning.task import Task
 from flocknode.node import Node
 from flocknode.observe.log import Logger
 from flocknode.store import Store
-from flocknode.transport.libp2p import Libp2pOptions, Libp2pTransport
+from flocknode.transport.libp2p import Libp2pTransport
+from flocknode.transport.libp2p_options import Libp2pOptions
 from protocol import jobs
 from protocol.checkpoint import checkpoint_bytes
 from protocol.engine import Engine

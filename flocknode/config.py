@@ -1,9 +1,9 @@
 """A node directory: everything one node is started from, written once and validated strictly when it is read.
 
-    node.toml     where it listens, whom it knows, what it learns
-    genesis.bin   the network, alike at every node
-    node.key      its signing key; dealer.key and network.key where the network has them
-    blobs/        the initial model, and later all others;  ledger.db  node.log  appear when it runs
+node.toml     where it listens, whom it knows, what it learns
+genesis.bin   the network, alike at every node
+node.key      its signing key; dealer.key and network.key where the network has them
+blobs/        the initial model, and later all others;  ledger.db  node.log  appear when it runs
 """
 
 from __future__ import annotations

@@ -10,8 +10,9 @@ from collections.abc import Mapping
 
 from attrs import field, frozen
 
+from flocknode.learning.loading import load_task
 from flocknode.learning.poisoning import PoisonedTask
-from flocknode.learning.task import Task, Weights, fedavg, load_task
+from flocknode.learning.task import Task, Weights, fedavg
 from flocknode.learning.trainer import LocalTask
 from flocknode.observe.nodelog import Evaluation
 from flocknode.observe.report import pooled

@@ -12,7 +12,6 @@ from pathlib import Path
 
 from attrs import define, field
 from rich.console import Console
-from rich.live import Live
 
 from flocknode.config import ConfigError, NodeDirectory, load_node_dir
 from flocknode.demo.baseline import Baseline, plain_fedavg
@@ -20,11 +19,12 @@ from flocknode.demo.faults import Dropper
 from flocknode.demo.fleet import Fleet, preload
 from flocknode.demo.options import POISON_SCALE, DemoError, DemoOptions, check
 from flocknode.demo.plan import DROP_EVERY, plan_of, seeded_draw, training_seed
+from flocknode.demo.screen import busy, open_screen
 from flocknode.demo.summary import print_summary
 from flocknode.demo.watch import watch
 from flocknode.founding import found
 from flocknode.observe.follow import Follower
-from flocknode.observe.live import View, live_view
+from flocknode.observe.live import View
 from flocknode.observe.report import (
     Background,
     Json,
@@ -34,15 +34,12 @@ from flocknode.observe.report import (
     read_node,
 )
 
-DRAW_EVERY_S = 0.125
-
 
 @define(eq=False)
 class Demo:
     """One run. `directories` stand in the order of nodes."""
 
     options: DemoOptions
-    console: Console
     directories: Sequence[NodeDirectory]
     fleet: Fleet
     follower: Follower = field(init=False)
@@ -50,40 +47,20 @@ class Demo:
     began_s: float = field(factory=time.monotonic, init=False)
 
     def __attrs_post_init__(self) -> None:
-        peers = [directory.peer for directory in self.directories]
         self.follower = Follower(self.directories[0].genesis, [d.path for d in self.directories])
-        members = {peer: index for index, peer in enumerate(peers)}
+        members = {directory.peer: index for index, directory in enumerate(self.directories)}
         self.dropper = Dropper(self.fleet, members, self.options.drop, DROP_EVERY)
 
-    def watch(self) -> None:
+    def watch(self, console: Console) -> None:
         """Until the last round has ended at every node. Raises `DemoError` if that does not come about."""
         self.fleet.start_all()
-        drawn_s = 0.0
-
-        with self._screen() as screen:
+        with open_screen(console, self.view, self.options.quiet) as show:
 
             def each() -> None:
-                nonlocal drawn_s
                 self.dropper.step(self.follower.state)
-                if time.monotonic() - drawn_s >= DRAW_EVERY_S:
-                    screen.show()
-                    drawn_s = time.monotonic()
+                show()
 
             watch(self.fleet, self.follower, self.options.rounds, each, lambda: self.dropper.down)
-            screen.show()
-
-    # -- what is shown -----------------------------------------------------------------------------
-
-    @contextmanager
-    def _screen(self) -> Iterator[_Screen]:
-        if self.options.quiet:
-            yield _Screen()
-        elif self.console.is_terminal:
-            # No refresh thread: the launcher forks when it starts a node again.
-            with Live(console=self.console, auto_refresh=False, transient=True) as live:
-                yield _LiveScreen(self, live)
-        else:
-            yield _Lines(self)
 
     def view(self) -> View:
         """The moment, for a live view."""
@@ -98,9 +75,18 @@ class Demo:
             elapsed_s=time.monotonic() - self.began_s,
         )
 
-    # -- the report --------------------------------------------------------------------------------
+    def background(self, nodes: Sequence[NodeRecord]) -> Background:
+        """What the ledgers do not know; plain FedAvg is computed here, over whom the ledgers name."""
+        scores = plain_fedavg(self._baseline(nodes))
+        return Background(
+            seed=self.options.seed,
+            rounds=self.options.rounds,
+            roles=self._roles(),
+            initial=scores[0],
+            plain=scores[1:],
+        )
 
-    def roles(self) -> dict[bytes, str]:
+    def _roles(self) -> dict[bytes, str]:
         """honest, poison, or drop for a node that was killed at least once and does not poison."""
         dropped = {index for _, index in self.dropper.killed}
         roles: dict[bytes, str] = {}
@@ -109,58 +95,41 @@ class Demo:
             roles[directory.peer] = "drop" if kind == "honest" and index in dropped else kind
         return roles
 
-
-class _Screen:
-    """Shows nothing."""
-
-    def show(self) -> None:
-        pass
-
-
-@define(eq=False)
-class _LiveScreen(_Screen):
-    demo: Demo
-    live: Live
-
-    def show(self) -> None:
-        self.live.update(live_view(self.demo.view(), *self.live.console.size), refresh=True)
-
-
-@define(eq=False)
-class _Lines(_Screen):
-    """Where there is no terminal: one line a round."""
-
-    demo: Demo
-    printed: int = 0
-
-    def show(self) -> None:
-        for record in self.demo.follower.rounds[self.printed : self.demo.options.rounds]:
-            kept = "accepted" if record.accepted else "not accepted"
-            self.demo.console.print(
-                f"round {record.round}: {record.verdict}, {kept}, "
-                f"{len(record.contributors)} of {len(record.proposers)} contributed"
-            )
-            self.printed += 1
+    def _baseline(self, nodes: Sequence[NodeRecord]) -> Baseline:
+        options = self.options
+        index = {node.peer: number for number, node in enumerate(nodes)}
+        return Baseline(
+            task=options.task,
+            shards=options.nodes,
+            seed=options.seed,
+            training_seeds=tuple(training_seed(options.seed, number) for number in range(options.nodes)),
+            rounds=tuple(
+                (record.round, tuple(index[p] for p in record.contributors) if record.accepted else ())
+                for record in ended_rounds(nodes, options.rounds)
+            ),
+            poisoned={
+                number: POISON_SCALE
+                for number, directory in enumerate(self.directories)
+                if directory.config.behaviour.kind == "poison"
+            },
+        )
 
 
 def run_demo(options: DemoOptions, console: Console) -> int:
     """Run it; the exit code: 0 if all ledgers are identical and verify, otherwise 1. Raises `DemoError`."""
     check(options)
     with _workplace(options) as root:
-        if not options.quiet:
-            console.print(f"{options.nodes} nodes in {root}; importing and compiling what they share ...")
-        directories = _found(options, root)
-        preload(directories[0])
+        with busy(console, f"{options.nodes} nodes in {root}: importing and compiling", options.quiet):
+            directories = _found(options, root)
+            preload(directories[0])
         with Fleet([directory.path for directory in directories]) as fleet:
-            demo = Demo(options, console, directories, fleet)
-            demo.watch()
-        if not options.quiet:
-            console.print("all nodes stopped; reading their ledgers ...")
-        nodes = [read_node(directory.path) for directory in directories]
-        background = _background(demo, nodes)
-        report = make_report(nodes, background)
+            demo = Demo(options, directories, fleet)
+            demo.watch(console)
+        with busy(console, "all nodes have stopped: checking their ledgers", options.quiet):
+            nodes = [read_node(directory.path) for directory in directories]
+            background = demo.background(nodes)
         if options.report is not None:
-            _write_report(options.report, report)
+            _write_report(options.report, make_report(nodes, background))
         passed = print_summary(console, options, nodes, background)
     return 0 if passed else 1
 
@@ -187,35 +156,6 @@ def _found(options: DemoOptions, root: Path) -> list[NodeDirectory]:
         return [load_node_dir(path) for path in found(root, plan_of(options), seeded_draw(options.seed))]
     except ConfigError as error:
         raise DemoError(str(error)) from error
-
-
-def _background(demo: Demo, nodes: Sequence[NodeRecord]) -> Background:
-    options = demo.options
-    index = {node.peer: number for number, node in enumerate(nodes)}
-    scores = plain_fedavg(
-        Baseline(
-            task=options.task,
-            shards=options.nodes,
-            seed=options.seed,
-            training_seeds=tuple(training_seed(options.seed, number) for number in range(options.nodes)),
-            rounds=tuple(
-                (record.round, tuple(index[p] for p in record.contributors) if record.accepted else ())
-                for record in ended_rounds(nodes, options.rounds)
-            ),
-            poisoned={
-                number: POISON_SCALE
-                for number, directory in enumerate(demo.directories)
-                if directory.config.behaviour.kind == "poison"
-            },
-        )
-    )
-    return Background(
-        seed=options.seed,
-        rounds=options.rounds,
-        roles=demo.roles(),
-        initial=scores[0],
-        plain=scores[1:],
-    )
 
 
 def _write_report(path: Path, report: Json) -> None:

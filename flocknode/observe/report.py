@@ -129,17 +129,13 @@ def pooled(evaluations: Sequence[Evaluation]) -> dict[str, float]:
     return scores
 
 
-def scores_by_round(
-    records: Sequence[RoundRecord], logs: Sequence[NodeLog], initial: Scores
-) -> list[Scores]:
+def scores_by_round(records: Sequence[RoundRecord], logs: Sequence[NodeLog], initial: Scores) -> list[Scores]:
     """The global model's scores after each round; a round that was not accepted leaves them as they were."""
     scores: list[Scores] = []
     current = initial
     for record in records:
         if record.accepted:
-            evaluations = [
-                log.evaluations[record.round] for log in logs if record.round in log.evaluations
-            ]
+            evaluations = [log.evaluations[record.round] for log in logs if record.round in log.evaluations]
             current = pooled(evaluations)
         scores.append(current)
     return scores

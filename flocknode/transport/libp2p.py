@@ -7,21 +7,13 @@ with a link is repaired above.
 """
 
 import asyncio
-import errno
 import socket
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
-
-from attrs import field, frozen
-from attrs.validators import gt
+from typing import TYPE_CHECKING
 
 from flocknode.transport.base import (
-    DEFAULT_OUTBOX_BYTES,
-    DEFAULT_PENALTY_S,
-    AddressInUseError,
     Counters,
     Dispatcher,
-    Endpoint,
     FetchFailedError,
     Handler,
     InvalidAddressError,
@@ -36,6 +28,8 @@ from flocknode.transport.base import (
     check_size,
     parse_address,
 )
+from flocknode.transport.libp2p_options import Libp2pOptions
+from flocknode.transport.listening import bind, endpoint_of
 from protocol.keys import Identity, PeerId
 
 if TYPE_CHECKING:
@@ -43,37 +37,9 @@ if TYPE_CHECKING:
     from flocknode.transport.libp2p_host import Host
 
 PSK_BYTES = 32
-_BACKLOG = 128
 _START_TIMEOUT_S = 20.0
 _FLUSH_STEPS = 50
 _FLUSH_STEP_S = 0.01
-
-
-@frozen
-class Libp2pOptions:
-    """Limits of the links. Times are seconds, sizes bytes."""
-
-    broadcast_mode: Literal["push", "gossipsub"] = "push"
-    outbox_bytes: int = field(default=DEFAULT_OUTBOX_BYTES, validator=gt(0))
-    """What may wait for one peer."""
-    write_timeout_s: float = field(default=10.0, validator=gt(0))
-    """How long 64 kB may take to be accepted before the connection is given up."""
-    keepalive_s: float = field(default=5.0, validator=gt(0))
-    """An idle link shows a sign of life this often."""
-    silence_timeout_s: float = field(default=20.0, validator=gt(0))
-    """A peer that shows none for this long is disconnected."""
-    dial_timeout_s: float = field(default=8.0, validator=gt(0))
-    dial_anyway_s: float = field(default=3.0, validator=gt(0))
-    """The higher peer id leaves dialling to the lower one for this long."""
-    penalty_s: float = field(default=DEFAULT_PENALTY_S, validator=gt(0))
-    """How long a penalised peer is refused."""
-
-    def __attrs_post_init__(self) -> None:
-        if self.silence_timeout_s < 2 * self.keepalive_s:
-            raise ValueError(
-                f"silence_timeout_s {self.silence_timeout_s} leaves no room for a lost keepalive"
-                f" every {self.keepalive_s} s"
-            )
 
 
 class Libp2pTransport(Transport):
@@ -122,7 +88,7 @@ class Libp2pTransport(Transport):
     async def start(self, handler: Handler) -> None:
         if self._bound is not None or self._stopped:
             raise TransportError("a transport starts once")
-        self._bound = _bind(self._listen)
+        self._bound = bind(self._listen)
         try:
             await self._start(handler)
         except BaseException:
@@ -221,26 +187,3 @@ class Libp2pTransport(Transport):
 
     def stats(self) -> TransportStats:
         return self._counters.snapshot()
-
-
-def _bind(listen: Endpoint) -> socket.socket:
-    """A listening socket. It is not shared (no SO_REUSEPORT): a second node on the port is told so."""
-    family = socket.AF_INET6 if listen.family == "ip6" else socket.AF_INET
-    bound = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        bound.setblocking(False)
-        bound.bind((listen.host, listen.port))
-        bound.listen(_BACKLOG)
-    except OSError as error:
-        bound.close()
-        if error.errno == errno.EADDRINUSE:
-            raise AddressInUseError(str(listen)) from error
-        raise InvalidAddressError(str(listen), error.strerror or str(error)) from error
-    return bound
-
-
-def endpoint_of(bound: socket.socket) -> Endpoint:
-    """Where a socket is bound."""
-    host, port = bound.getsockname()[:2]
-    return Endpoint("ip6" if bound.family == socket.AF_INET6 else "ip4", host, port)

@@ -20,8 +20,8 @@ from libp2p.pubsub.gossipsub import PROTOCOL_ID_V11, GossipSub
 from libp2p.pubsub.pubsub import Pubsub
 
 from flocknode.transport.base import MAX_MESSAGE_BYTES, Counters, Dispatcher
-from flocknode.transport.libp2p import Libp2pOptions
 from flocknode.transport.libp2p_admission import Roster, peer_of
+from flocknode.transport.libp2p_options import Libp2pOptions
 from protocol.keys import PeerId
 
 _log = logging.getLogger(__name__)

@@ -22,11 +22,12 @@ from flocknode.transport.base import (
     TransportError,
     parse_address,
 )
-from flocknode.transport.libp2p import Libp2pOptions, endpoint_of
 from flocknode.transport.libp2p_admission import MembersOnlyNoise, Roster, libp2p_id, peer_of
 from flocknode.transport.libp2p_chunks import ChunkServer
 from flocknode.transport.libp2p_link import CHUNK_PROTOCOL, MAX_STREAMS, MESSAGE_PROTOCOL, Link, hang_up
+from flocknode.transport.libp2p_options import Libp2pOptions
 from flocknode.transport.libp2p_swarm import build_host, grace, resolved
+from flocknode.transport.listening import endpoint_of
 from protocol.keys import Identity, PeerId, short_name
 
 if TYPE_CHECKING:

@@ -15,9 +15,9 @@ from libp2p.network.stream.exceptions import StreamEOF, StreamError
 from libp2p.stream_muxer.exceptions import MuxedStreamEOF
 
 from flocknode.transport.base import Counters, Dispatcher
-from flocknode.transport.libp2p import Libp2pOptions
 from flocknode.transport.libp2p_chunks import ChunkClient
 from flocknode.transport.libp2p_frames import NOTHING, FrameReader, FrameTooLongError, Outbox
+from flocknode.transport.libp2p_options import Libp2pOptions
 from flocknode.transport.libp2p_swarm import grace, open_stream
 from flocknode.transport.libp2p_yamux import YamuxReader, YamuxWriter
 from protocol.keys import PeerId, short_name

@@ -29,8 +29,8 @@ from libp2p.transport.upgrader import TransportUpgrader
 from multiaddr import Multiaddr
 
 from flocknode.transport.base import Counters, Endpoint
-from flocknode.transport.libp2p import endpoint_of
 from flocknode.transport.libp2p_admission import AdmissionRefusedError, MembersOnlyNoise, key_pair, libp2p_id
+from flocknode.transport.listening import endpoint_of
 from protocol.keys import Identity
 
 _log = logging.getLogger(__name__)

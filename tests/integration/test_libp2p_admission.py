@@ -10,7 +10,8 @@ from libp2p_attacker import ATTACKER, NOWHERE, attack, besieged, unharmed, until
 from transport_network import QUICK, Network, Node, Recorder, identity, network, until
 
 from flocknode.transport.base import AddressInUseError, InvalidPreSharedKeyError, Member, parse_address
-from flocknode.transport.libp2p import Libp2pOptions, Libp2pTransport
+from flocknode.transport.libp2p import Libp2pTransport
+from flocknode.transport.libp2p_options import Libp2pOptions
 from flocknode.transport.libp2p_swarm import MAX_HANDSHAKES
 
 MESSAGES = "/flocknode/message/1"

@@ -189,7 +189,8 @@ import flocknode.transport, flocknode.transport.libp2p
 assert not {"libp2p", "trio"} & set(sys.modules), "starting the command line would pay for libp2p"
 from transport_network import Node, Recorder, identity
 from flocknode.transport.base import Member
-from flocknode.transport.libp2p import Libp2pOptions, Libp2pTransport
+from flocknode.transport.libp2p import Libp2pTransport
+from flocknode.transport.libp2p_options import Libp2pOptions
 
 async def main(mode):
     options = Libp2pOptions(broadcast_mode=mode)

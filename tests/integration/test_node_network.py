@@ -27,7 +27,7 @@ from flocknode.config import (
     load_node_dir,
     write_node_dir,
 )
-from flocknode.learning.task import load_task
+from flocknode.learning.loading import load_task
 from flocknode.process import main
 from flocknode.store import open_reader
 from flocknode.transport.base import Member

@@ -9,7 +9,8 @@ from contextlib import asynccontextmanager
 from attrs import define, field
 
 from flocknode.transport.base import Member, Transport
-from flocknode.transport.libp2p import Libp2pOptions, Libp2pTransport
+from flocknode.transport.libp2p import Libp2pTransport
+from flocknode.transport.libp2p_options import Libp2pOptions
 from flocknode.transport.memory import Hub, MemoryTransport
 from protocol.keys import Identity, PeerId
 

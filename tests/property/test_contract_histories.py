@@ -139,7 +139,9 @@ class Book:
 
     def freeze(self) -> None:
         """Who votes in the next round: by the stakes before this round's transactions."""
-        self.validators = sorted(p for p, row in self.rows.items() if row.member and row.stake >= PARAMS.min_stake_units)
+        self.validators = sorted(
+            p for p, row in self.rows.items() if row.member and row.stake >= PARAMS.min_stake_units
+        )
 
 
 # -- one random round --------------------------------------------------------------------------------

@@ -233,8 +233,9 @@ def test_proposers_are_dropped_in_every_second_round_and_come_back() -> None:
     for round_ in (1, 2, 3, 4):
         for phase in (Phase.CONTRIBUTE, Phase.AGGREGATE):
             scene.world.run(
-                lambda _, round_=round_, phase=phase: scene.state.round == round_
-                and scene.state.learning.phase is phase,
+                lambda _, round_=round_, phase=phase: (
+                    scene.state.round == round_ and scene.state.learning.phase is phase
+                ),
                 max_virtual_ms=300_000,
             )
             for _ in range(3):

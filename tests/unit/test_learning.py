@@ -15,6 +15,7 @@ from hypothesis.extra import numpy as hnp
 
 from flocknode.learning import lending_club, metrics
 from flocknode.learning.datasets import DatasetError, load_dataset, read_through
+from flocknode.learning.loading import load_task
 from flocknode.learning.models import MODELS, Mlp
 from flocknode.learning.task import (
     DEFAULTS,
@@ -25,7 +26,6 @@ from flocknode.learning.task import (
     TaskError,
     WeightsError,
     fedavg,
-    load_task,
 )
 
 CONFIG = {"seed": 5, "round": 1}
