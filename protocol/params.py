@@ -89,7 +89,7 @@ class ProtocolParams:
     max_weight: int = field(default=1 << 16, validator=int_range(1, 1 << 16))
     sparsify: Sparsify = Sparsify.OFF
     sparsify_permille: int = field(default=1000, validator=int_range(1, 1000))
-    tolerance_micro: int = field(default=50_000, validator=int_range(0, 1000 * MICRO))
+    tolerance_micro: int = field(default=100_000, validator=int_range(0, 1000 * MICRO))
     # -- aggregation -------------------------------------------------------------------------
     setup: Setup = Setup.KEY_AGREEMENT
     masking: Masking = Masking.DOUBLE
