@@ -103,7 +103,7 @@ def test_good_conduct(effects: Sequence[Effect]) -> None:
         (
             "two SEALED_VOTE",
             [
-                commit(4, BlockKind.AGGREGATE, AggregateBody(b"")),
+                commit(4, BlockKind.AGGREGATE, AggregateBody(b"", ())),
                 *[say(Kind.SEALED_VOTE, SealedVote(0, bytes([i]) * 32)) for i in (1, 2)],
             ],
         ),

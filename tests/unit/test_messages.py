@@ -379,7 +379,7 @@ def test_statements_of_a_far_round_are_early_but_no_crime(live: Live) -> None:
 
 def test_other_refusals_are_counted_and_reported(live: Live) -> None:
     stranger = Identity.from_seed(b32(200))
-    advert = make_statement(stranger, live.network, 3, Kind.KEY_ADVERT, BODIES[Kind.KEY_ADVERT])
+    advert = make_statement(stranger, live.network, 2, Kind.KEY_ADVERT, BODIES[Kind.KEY_ADVERT])
     assert live.receive(advert.to_bytes(), live.peer(1)) == (["stranger"], True)
     other_network = make_statement(
         live.scene.founding.identities[1], NETWORK, 2, Kind.WITNESS, BODIES[Kind.WITNESS]

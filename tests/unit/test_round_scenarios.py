@@ -383,7 +383,7 @@ def test_a_poisoned_sum_is_voted_down_and_its_proposers_pay(profile: str) -> Non
 
 
 def test_one_voter_against_a_good_sum_loses_to_the_other() -> None:
-    scene = Scene(lambda scene: {scene.voters[0]: Contrarian()}, nodes=7).end_round()
+    scene = Scene(lambda scene: {scene.voters[0]: Contrarian()}, nodes=7, tolerance_micro=1_000).end_round()
     assert np.array_equal(scene.model(), scene.plain_model(scene.proposers))
     assert scene.change(scene.voters[0]) == -scene.params.gamma_units
     assert scene.change(scene.voters[1]) >= scene.params.gamma_units

@@ -1,0 +1,208 @@
+"""Members that contradict themselves, pad what they sign, or choose the moment to say it (sections 3 and 7)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from attrs import define, evolve, field
+
+from protocol.envelope import Statement
+from protocol.events import Broadcast, Effect, Event, RunJob, Send
+from protocol.jobs import DealJob
+from protocol.messages import (
+    Body,
+    Held,
+    KeyAdvert,
+    Kind,
+    Ready,
+    ReleasedShare,
+    ReleaseStage,
+    Reveal,
+    SealedShares,
+    ShareBundle,
+    ShareRelease,
+    Transaction,
+)
+from protocol.sharing import SHARE_BYTES, Dealing, deal
+from sim.adversaries.tampering import StatementTampering, heard, read_statement
+from sim.filters import Filter
+
+LOW_ORDER_KEY = bytes(32)
+"""A point of small order: an agreement with it is all zero, whatever the other's secret."""
+
+
+@define(eq=False)
+class TwoFaced(StatementTampering):
+    """Signs a second statement of one kind for each slot, and shows it to the peers in `misled` instead."""
+
+    kind: Kind
+    misled: tuple[bytes, ...]
+    others: tuple[bytes, ...]
+    lie: Callable[[Body], Body]
+
+    def effects(self, effects: list[Effect]) -> list[Effect]:
+        return [shown for effect in super().effects(effects) for shown in self._two_faced(effect)]
+
+    def _two_faced(self, effect: Effect) -> list[Effect]:
+        if not isinstance(effect, Broadcast):
+            return [effect]
+        statement = read_statement(effect.data)
+        if statement.kind is not self.kind or statement.sender != self.identity.peer:
+            return [effect]
+        payload = statement.envelope.payload
+        lie = self.signed(statement.round, self.kind, self.lie(statement.body), payload).to_bytes()
+        return [
+            *(Send(peer, effect.data) for peer in self.others),
+            *(Send(peer, lie) for peer in self.misled),
+        ]
+
+
+@define(eq=False)
+class TwoFacedDealer(StatementTampering):
+    """Deals twice in its first round: each half of the network sees one bundle, with the shares to it."""
+
+    misled: tuple[bytes, ...]
+    others: tuple[bytes, ...]
+    _job: DealJob | None = field(default=None, init=False)
+    _second: Dealing | None = field(default=None, init=False)
+
+    def effects(self, effects: list[Effect]) -> list[Effect]:
+        for effect in effects:
+            if isinstance(effect, RunJob) and isinstance(effect.job, DealJob) and self._job is None:
+                job = self._job = effect.job
+                self._second = deal(job.context, job.dealer, evolve(job.secrets, self_seed=bytes([7]) * 32))
+        return [shown for effect in effects for shown in self._two_faced(effect)]
+
+    def _two_faced(self, effect: Effect) -> list[Effect]:
+        if not isinstance(effect, Broadcast | Send) or self._job is None or self._second is None:
+            return [effect]
+        statement, context = read_statement(effect.data), self._job.context
+        if statement.round != context.round:
+            return [effect]
+        if isinstance(effect, Broadcast) and isinstance(statement.body, ShareBundle):
+            body = ShareBundle(self._second.roots, *self._second.hashes, statement.body.weight)
+            lie = self.signed(statement.round, Kind.SHARE_BUNDLE, body).to_bytes()
+            return [
+                *(Send(peer, effect.data) for peer in self.others),
+                *(Send(peer, lie) for peer in self.misled),
+            ]
+        if (
+            isinstance(effect, Send)
+            and isinstance(statement.body, SealedShares)
+            and effect.peer in self.misled
+            and effect.peer in context.proposers
+        ):
+            box = SealedShares(self._second.boxes[context.proposers.index(effect.peer)])
+            return [Send(effect.peer, self.signed(statement.round, Kind.SEALED_SHARES, box).to_bytes())]
+        return [effect]
+
+
+@define(eq=False)
+class LowOrderAdvertiser(StatementTampering):
+    """Advertises a key of small order, in place of the key of the field named."""
+
+    key: str
+
+    def rewrite(self, statement: Statement, to: bytes | None) -> Statement | None:
+        if not isinstance(statement.body, KeyAdvert):
+            return statement
+        body = evolve(statement.body, **{self.key: LOW_ORDER_KEY})
+        return self.signed(statement.round, Kind.KEY_ADVERT, body)
+
+
+@define(eq=False)
+class FatEquivocator(StatementTampering):
+    """Contradicts itself at such length that no block has room for the evidence."""
+
+    shares: int
+    _done: bool = field(default=False, init=False)
+
+    def effects(self, effects: list[Effect]) -> list[Effect]:
+        performed = super().effects(effects)
+        if not self._done and any(_is_broadcast(effect, KeyAdvert) for effect in performed):
+            self._done = True
+            performed += [Broadcast(self._release(tag).to_bytes()) for tag in (1, 2)]
+        return performed
+
+    def _release(self, tag: int) -> Statement:
+        proof = tuple(bytes([level]) * 32 for level in range(12))
+        shares = (ReleasedShare(bytes([tag]) * 32, 0, bytes(SHARE_BYTES), proof),) * self.shares
+        return self.signed(1, Kind.SHARE_RELEASE, ShareRelease(ReleaseStage.CHECK, 9, shares))
+
+
+@define(eq=False)
+class ReadyPadder(StatementTampering):
+    """Says in its Readys that it holds statements of kinds and peers that there are none of."""
+
+    padding_bytes: int
+
+    def rewrite(self, statement: Statement, to: bytes | None) -> Statement | None:
+        if not isinstance(statement.body, Ready):
+            return statement
+        held = (*statement.body.held, Held(200, b"\xff" * self.padding_bytes))
+        return self.signed(statement.round, Kind.READY, evolve(statement.body, held=held))
+
+
+@define(eq=False)
+class StakeShifter(StatementTampering):
+    """Asks for transactions once it knows the check seeds, and so the beacon, of its first round."""
+
+    transactions: tuple[Transaction, ...]
+    _done: bool = field(default=False, init=False)
+
+    def events(self, event: Event) -> list[Event]:
+        return super().events(event)
+
+    def effects(self, effects: list[Effect]) -> list[Effect]:
+        performed = super().effects(effects)
+        if not self._done and any(_is_broadcast(effect, Reveal) for effect in performed):
+            self._done = True
+            performed += [
+                Broadcast(self.signed(0, Kind.TRANSACTION, body).to_bytes()) for body in self.transactions
+            ]
+        return performed
+
+
+@define(eq=False)
+class LateAdvertiser(StatementTampering):
+    """Holds its advert for a round back until somebody has revealed a check seed of the round before."""
+
+    round: int
+    _held: Statement | None = field(default=None, init=False)
+    _revealed: bool = field(default=False, init=False)
+
+    def events(self, event: Event) -> list[Event]:
+        for statement in heard(event):
+            self._revealed |= isinstance(statement.body, Reveal)
+        return [event]
+
+    def rewrite(self, statement: Statement, to: bytes | None) -> Statement | None:
+        if not isinstance(statement.body, KeyAdvert) or statement.round != self.round or self._revealed:
+            return statement
+        self._held = statement
+        return None
+
+    def effects(self, effects: list[Effect]) -> list[Effect]:
+        performed = super().effects(effects)
+        if self._revealed and self._held is not None:
+            performed.append(Broadcast(self._held.to_bytes()))
+            self._held = None
+        return performed
+
+
+@define(eq=False)
+class DeafTo(Filter):
+    """Not dishonest: the network loses one kind of one peer's statements on the way to it, payloads at least."""
+
+    kind: Kind
+    sender: bytes
+
+    def events(self, event: Event) -> list[Event]:
+        lost = any(
+            s.kind is self.kind and s.sender == self.sender and s.envelope.payload for s in heard(event)
+        )
+        return [] if lost else [event]
+
+
+def _is_broadcast(effect: Effect, body: type) -> bool:
+    return isinstance(effect, Broadcast) and isinstance(read_statement(effect.data).body, body)
