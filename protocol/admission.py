@@ -9,6 +9,7 @@ from protocol.envelope import Statement
 from protocol.ledger.state import LedgerState
 from protocol.messages import Contribution, DealerEvidence, KeyAdvert, Kind, ShareBundle, Transaction
 from protocol.pinning import evidence_holds
+from protocol.secrets import possession_message
 
 MAX_SLOT_ATTEMPT = 16
 NONCE_WINDOW = 16
@@ -27,13 +28,22 @@ def inadmissible(desk: Desk, statement: Statement) -> str | None:
     )
 
 
-def keys_are_usable(advert: KeyAdvert) -> bool:
-    """A low-order key agrees with everyone on the same secret: no honest node has one."""
-    try:
-        for public in (advert.mask_public, advert.seal_public):
+def keys_are_sound(desk: Desk, statement: Statement, advert: KeyAdvert) -> bool:
+    """Keys that the sender holds itself, and that do not agree with everyone on the same secret.
+
+    A copied key would disqualify its owner too; a low-order one is no honest node's.
+    """
+    network, round_, peer = desk.rules.network, statement.round, statement.sender
+    for name, public, proof in (
+        ("mask", advert.mask_public, advert.mask_proof),
+        ("seal", advert.seal_public, advert.seal_proof),
+    ):
+        if not keys.possession_holds(public, proof, possession_message(network, round_, peer, name)):
+            return False
+        try:
             keys.agree(_PROBE_SECRET, public)
-    except keys.AgreementError:
-        return False
+        except keys.AgreementError:
+            return False
     return True
 
 
@@ -76,7 +86,7 @@ def _wrong_content(desk: Desk, statement: Statement) -> str | None:
     if isinstance(statement.body, Contribution):
         return None if payload_fits(desk, statement) else "payload"
     if isinstance(statement.body, KeyAdvert):
-        return None if keys_are_usable(statement.body) else "key"
+        return None if keys_are_sound(desk, statement, statement.body) else "key"
     if isinstance(statement.body, ShareBundle):
         return None if statement.body.weight <= desk.rules.params.max_weight else "weight"
     if isinstance(statement.body, DealerEvidence):

@@ -5,6 +5,7 @@ keys and randomness are arguments: nothing here draws any.
 """
 
 import functools
+import hashlib
 
 import attrs
 from attrs import frozen
@@ -207,6 +208,42 @@ def open_sealed(recipient_secret: bytes, sender_public: bytes, box: bytes, assoc
     except AgreementError as error:
         raise SealError(f"no key with this sender: {error}") from error
     return channel.open(box, associated)
+
+
+CURVE25519_P = 2**255 - 19
+PROOF_BYTES = 96
+
+
+def agreement_secret(seed: bytes) -> bytes:
+    """The X25519 secret that goes with the Ed25519 key of the same 32-byte seed: both have one scalar.
+
+    RFC 8032 section 5.1.5 hashes the seed; RFC 7748 section 5 clamps the scalar the same way.
+    """
+    return hashlib.sha512(seed).digest()[:32]
+
+
+def prove_possession(seed: bytes, message: bytes) -> bytes:
+    """Proof that the signer of `message` holds `agreement_secret(seed)`: Ed25519 key, signature; 96 bytes.
+
+    X25519 keys cannot sign, so a copied one would be as good as an own one; this is its Edwards twin.
+    """
+    identity = Identity(seed)
+    return identity.peer + identity.sign(message)
+
+
+def possession_holds(public: bytes, proof: bytes, message: bytes) -> bool:
+    """Is the proof by the Edwards twin of this X25519 public key, over this message?"""
+    if len(proof) != PROOF_BYTES:
+        return False
+    twin, signature = proof[:32], proof[32:]
+    return _montgomery(twin) == public and verify(twin, message, signature)
+
+
+def _montgomery(twin: bytes) -> bytes:
+    """u = (1 + y) / (1 - y), RFC 7748 section 4.1; y = 1 has no image and gives zeros."""
+    y = int.from_bytes(twin, "little") & (2**255 - 1)
+    u = (1 + y) * pow(1 - y, CURVE25519_P - 2, CURVE25519_P) % CURVE25519_P
+    return u.to_bytes(32, "little")
 
 
 def derive(secret: bytes, *labels: bytes) -> bytes:

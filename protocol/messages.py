@@ -21,6 +21,7 @@ from protocol.codec import (
     encode,
     int_range,
 )
+from protocol.keys import PROOF_BYTES
 from protocol.params import MAX_NODES
 
 MAX_ROUND = 1 << 40
@@ -76,10 +77,12 @@ STATEMENT_KINDS = frozenset(kind for kind in Kind if kind < 20)
 
 @frozen
 class KeyAdvert:
-    """Fresh X25519 keys of one node for the envelope's round (phase 0)."""
+    """Fresh X25519 keys of one node for the envelope's round (phase 0), each with a proof of possession."""
 
     mask_public: bytes = field(validator=bytes_of(32))
     seal_public: bytes = field(validator=bytes_of(32))
+    mask_proof: bytes = field(validator=bytes_of(PROOF_BYTES), repr=False)
+    seal_proof: bytes = field(validator=bytes_of(PROOF_BYTES), repr=False)
 
 
 @frozen
@@ -402,7 +405,7 @@ MESSAGE_BYTES = 17 * _MB // 16
 """The most bytes of one encoded envelope, and of one message on the transport."""
 
 KIND_RULES: dict[Kind, KindRule] = {
-    Kind.KEY_ADVERT: KindRule(KeyAdvert, 128),
+    Kind.KEY_ADVERT: KindRule(KeyAdvert, 320),
     Kind.SHARE_BUNDLE: KindRule(ShareBundle, 512),
     Kind.CONTRIBUTION: KindRule(Contribution, 256, 512 * _KB),
     Kind.RECEIPT: KindRule(Receipt, 128),

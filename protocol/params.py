@@ -103,6 +103,7 @@ class ProtocolParams:
     # -- stake contract ----------------------------------------------------------------------
     gamma_units: int = field(default=8 * MICRO, validator=int_range(0, 1 << 50))
     min_stake_units: int = field(default=8 * MICRO, validator=int_range(1, 1 << 50))
+    join_stake_units: int = field(default=64 * MICRO, validator=int_range(1, 1 << 50))
     fault_penalty_units: int = field(default=32 * MICRO, validator=int_range(0, 1 << 50))
     void_fee_units: int = field(default=MICRO, validator=int_range(0, 1 << 50))
     pool_rounds: int = field(default=100, validator=int_range(1, 1 << 31))

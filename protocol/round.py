@@ -520,7 +520,7 @@ def _abort(
                 any(contribution.peer not in known for contribution in learning.contributors),
                 "every check seed of U2 is known",
             )
-        case Reason.NO_PROGRESS:
+        case Reason.NO_PROGRESS if learning.phase is not Phase.RECOVER:
             _in_phase(state, Phase.SHARE, Phase.BALLOT, Phase.DISPUTE, Phase.VOTE)
             _require(tally.is_late(GAVE_UP), "not given up")
         case _:

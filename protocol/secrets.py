@@ -12,7 +12,7 @@ from functools import cached_property
 from attrs import field, frozen
 
 from protocol.codec import bytes_of, digest
-from protocol.keys import AgreementKey, derive
+from protocol.keys import AgreementKey, agreement_secret, derive, prove_possession
 
 SECRET_BYTES = 32
 
@@ -49,10 +49,10 @@ class RoundSecrets:
         """All secrets of the round from `round_seed` (32 bytes), each under its own label."""
 
         def secret(name: str) -> bytes:
-            return derive(round_seed, b"round secret", network, round_bytes(round_), name.encode())
+            return _round_secret(round_seed, network, round_, name)
 
         return RoundSecrets(
-            mask_secret=secret("mask"),
+            mask_secret=agreement_secret(secret("mask")),
             self_seed=secret("self"),
             check_seed=secret("check"),
             z=secret("z"),
@@ -61,7 +61,7 @@ class RoundSecrets:
             challenge_seed=secret("challenge"),
             vote_salt=secret("vote salt"),
             training_seed=secret("training"),
-            seal_secret=secret("seal"),
+            seal_secret=agreement_secret(secret("seal")),
         )
 
     @cached_property
@@ -83,6 +83,26 @@ class RoundSecrets:
     def seal_public(self) -> bytes:
         """X25519 public key of `seal_secret`, for the key advert."""
         return self.seal_key.public
+
+
+def _round_secret(round_seed: bytes, network: bytes, round_: int, name: str) -> bytes:
+    return derive(round_seed, b"round secret", network, round_bytes(round_), name.encode())
+
+
+def possession_message(network: bytes, round_: int, peer: bytes, name: str) -> bytes:
+    """What proves that the key called "mask" or "seal" is this peer's in this round, once it is signed."""
+    return digest("possession", network, round_bytes(round_), peer, name.encode())
+
+
+def possession_proofs(round_seed: bytes, network: bytes, round_: int, peer: bytes) -> tuple[bytes, bytes]:
+    """The proofs for the mask key and the seal key of a key advert, 96 bytes each."""
+    mask, seal = (
+        prove_possession(
+            _round_secret(round_seed, network, round_, name), possession_message(network, round_, peer, name)
+        )
+        for name in ("mask", "seal")
+    )
+    return mask, seal
 
 
 def secret_hash(label: str, network: bytes, round_: int, peer: bytes, secret: bytes) -> bytes:

@@ -167,7 +167,12 @@ def beacon() -> Document:
 def statements() -> Document:
     """Bodies, ids, signatures and whole envelopes of some kinds."""
     bodies: list[tuple[Kind, int, Body, bytes]] = [
-        (Kind.KEY_ADVERT, 3, KeyAdvert(_b32("mask"), _b32("seal")), b""),
+        (
+            Kind.KEY_ADVERT,
+            3,
+            KeyAdvert(_b32("mask"), _b32("seal"), _b32("mask proof") * 3, _b32("seal proof") * 3),
+            b"",
+        ),
         (Kind.CONTRIBUTION, 3, Contribution(_b32("c"), _b32("upload"), _b32("z")), b"commitment"),
         (Kind.SEALED_VOTE, 3, SealedVote(0, _b32("vote")), b""),
         (Kind.VOTE_OPENING, 3, VoteOpening(0, -1, 123_456, _b32("salt")), b""),

@@ -7,7 +7,7 @@ from protocol.codec import encode
 from protocol.duties.desk import Desk
 from protocol.jobs import DealJob
 from protocol.messages import Complaint, KeyAdvert, Kind, SealedShares, ShareBundle, ShareOpening
-from protocol.secrets import secret_hash
+from protocol.secrets import possession_proofs, secret_hash
 from protocol.sharing import ShareError, SharePackage, check_package, open_box, package_for
 
 
@@ -17,7 +17,9 @@ def advertise(desk: Desk) -> None:
     round_ = desk.advert_round
     if desk.pool.get(round_, Kind.KEY_ADVERT, desk.me) is None:
         secrets = desk.secrets(round_)
-        desk.outbox.publish(round_, Kind.KEY_ADVERT, KeyAdvert(secrets.mask_public, secrets.seal_public))
+        proofs = possession_proofs(desk.round_seed(round_), desk.rules.network, round_, desk.me)
+        advert = KeyAdvert(secrets.mask_public, secrets.seal_public, *proofs)
+        desk.outbox.publish(round_, Kind.KEY_ADVERT, advert)
 
 
 def share(desk: Desk) -> None:

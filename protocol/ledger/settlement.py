@@ -161,7 +161,8 @@ def apply_transaction(
             account = evolve(account, stake_units=account.stake_units - amount)
             pool += amount
         case TransactionKind.JOIN:
-            if account.member or account.stake_units < params.min_stake_units:
+            # A vote costs as much as a founder's: a stake that splits does not multiply its votes.
+            if account.member or account.stake_units < max(params.join_stake_units, params.min_stake_units):
                 return None
             account = evolve(account, member=True)
         case TransactionKind.LEAVE:

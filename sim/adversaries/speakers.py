@@ -150,9 +150,6 @@ class StakeShifter(StatementTampering):
     transactions: tuple[Transaction, ...]
     _done: bool = field(default=False, init=False)
 
-    def events(self, event: Event) -> list[Event]:
-        return super().events(event)
-
     def effects(self, effects: list[Effect]) -> list[Effect]:
         performed = super().effects(effects)
         if not self._done and any(_is_broadcast(effect, Reveal) for effect in performed):

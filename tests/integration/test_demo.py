@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -104,6 +105,34 @@ def test_a_demo_survives_a_drop_and_a_poisoner(tmp_path: Path, profile: str) -> 
     assert peer_from_name(gone) not in record.contributors
     # It came back, and has every block.
     assert len({node["height"] for node in report["nodes"]}) <= 2
+
+
+def test_a_terminal_shows_the_rounds_as_they_go(tmp_path: Path) -> None:
+    terminal, theirs = os.openpty()
+    command = [*COMMAND, "demo", "--task", "digits", "--nodes", "4", "--rounds", "2"]
+    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "110"}
+    seen = b""
+    with subprocess.Popen(command, stdout=theirs, env=environment) as run:
+        os.close(theirs)
+        try:
+            while chunk := _read(terminal):
+                seen += chunk
+        finally:
+            run.kill()
+    os.close(terminal)
+    text = seen.decode()
+    for word in ("importing and compiling", "round 1 of 2", "proposer", "aggregator", "challenge", "TRUSTED",
+                 "FedAvg", "stakes", "4 ledgers are identical"):  # fmt: skip
+        assert word in text, text[-2_000:]
+
+
+def _read(terminal: int) -> bytes:
+    """What is on the terminal now; nothing once whoever wrote to it is gone."""
+    ready, _, _ = select.select([terminal], [], [], TIMEOUT_S)
+    try:
+        return os.read(terminal, 65_536) if ready else b""
+    except OSError:
+        return b""
 
 
 def wait_for_nodes(root: Path, count: int) -> None:

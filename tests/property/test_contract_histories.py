@@ -45,7 +45,9 @@ IDENTITIES = sorted(
 )
 PEERS = [identity.peer for identity in IDENTITIES]
 STAKE = 64 * MICRO
-PARAMS: ProtocolParams = evolve(hardened(dimension=8, n_proposers=4, n_voters=2), pool_rounds=5)
+PARAMS: ProtocolParams = evolve(
+    hardened(dimension=8, n_proposers=4, n_voters=2), pool_rounds=5, join_stake_units=8 * MICRO
+)
 GENESIS = Genesis(
     name="contract",
     task="none",

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from libp2p.crypto.ed25519 import Ed25519PublicKey
 from libp2p.peer.id import ID
 
+from protocol.codec import digest
 from protocol.keys import (
     AgreementError,
     AgreementKey,
@@ -16,10 +17,13 @@ from protocol.keys import (
     SealError,
     agree,
     agreement_public,
+    agreement_secret,
     derive,
     open_sealed,
     peer_from_name,
     peer_name,
+    possession_holds,
+    prove_possession,
     seal,
     short_name,
     verify,
@@ -230,3 +234,23 @@ def test_the_zero_nonce_never_meets_a_key_twice() -> None:
     parties = list(itertools.permutations((ALICE, BOB, EVE), 2))
     boxes = {seal(a, agreement_public(b), bytes(32), kind) for a, b in parties for kind in (b"x", b"y", b"z")}
     assert len(boxes) == 18
+
+
+def test_possession_is_proven_by_the_edwards_twin_of_the_key() -> None:
+    seed, message = digest("possession seed"), b"this key is mine"
+    public = agreement_public(agreement_secret(seed))
+    proof = prove_possession(seed, message)
+    assert possession_holds(public, proof, message)
+    assert not possession_holds(public, proof, b"this key is yours")
+    assert not possession_holds(public, proof[:-1], message)
+    other = prove_possession(digest("another seed"), message)
+    assert not possession_holds(public, other, message)
+    assert not possession_holds(public, proof[:32] + other[32:], message)
+    assert not possession_holds(public, bytes([1]) + bytes(31) + proof[32:], message)
+
+
+@pytest.mark.parametrize("number", range(20))
+def test_the_twin_maps_to_the_very_key_that_x25519_computes(number: int) -> None:
+    seed = digest("twin", bytes([number]))
+    proof = prove_possession(seed, b"")
+    assert possession_holds(agreement_public(agreement_secret(seed)), proof, b"")
