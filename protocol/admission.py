@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from protocol import keys
 from protocol.duties.contribute import payload_fits
 from protocol.duties.desk import Desk
 from protocol.envelope import Statement
 from protocol.ledger.state import LedgerState
 from protocol.messages import Contribution, DealerEvidence, KeyAdvert, Kind, ShareBundle, Transaction
-from protocol.pinning import evidence_holds
-from protocol.secrets import possession_message
+from protocol.pinning import evidence_holds, keys_are_sound
 
 MAX_SLOT_ATTEMPT = 16
 NONCE_WINDOW = 16
 """How many transactions of one account may wait."""
-_PROBE_SECRET = bytes(31) + b"\x40"
 HARMLESS = frozenset({"stale", "early"})
 """Reasons that an honest peer on another round gives too."""
 
@@ -26,25 +23,6 @@ def inadmissible(desk: Desk, statement: Statement) -> str | None:
     return (
         _wrong_round(desk.state, statement) or _wrong_slot(desk, statement) or _wrong_content(desk, statement)
     )
-
-
-def keys_are_sound(desk: Desk, statement: Statement, advert: KeyAdvert) -> bool:
-    """Keys that the sender holds itself, and that do not agree with everyone on the same secret.
-
-    A copied key would disqualify its owner too; a low-order one is no honest node's.
-    """
-    network, round_, peer = desk.rules.network, statement.round, statement.sender
-    for name, public, proof in (
-        ("mask", advert.mask_public, advert.mask_proof),
-        ("seal", advert.seal_public, advert.seal_proof),
-    ):
-        if not keys.possession_holds(public, proof, possession_message(network, round_, peer, name)):
-            return False
-        try:
-            keys.agree(_PROBE_SECRET, public)
-        except keys.AgreementError:
-            return False
-    return True
 
 
 def _inadmissible_transaction(
@@ -86,7 +64,7 @@ def _wrong_content(desk: Desk, statement: Statement) -> str | None:
     if isinstance(statement.body, Contribution):
         return None if payload_fits(desk, statement) else "payload"
     if isinstance(statement.body, KeyAdvert):
-        return None if keys_are_sound(desk, statement, statement.body) else "key"
+        return None if keys_are_sound(desk.rules.network, statement) else "key"
     if isinstance(statement.body, ShareBundle):
         return None if statement.body.weight <= desk.rules.params.max_weight else "weight"
     if isinstance(statement.body, DealerEvidence):

@@ -24,6 +24,7 @@ from protocol.messages import (
     STATEMENT_KINDS,
     AggregateClaim,
     DealerEvidence,
+    KeyAdvert,
     Kind,
     Receipt,
     VoteOpening,
@@ -32,11 +33,12 @@ from protocol.messages import (
 )
 from protocol.params import Masking, ProtocolParams, Setup
 from protocol.secagg.masking import graph_degree, surviving_neighbours_ok
-from protocol.secrets import joint_z_root, secret_hash, z_root_hash
+from protocol.secrets import joint_z_root, possession_message, secret_hash, z_root_hash
 from protocol.sharing import DealerFault, ShareKind, fault_holds, share_root
 from protocol.tally import Tally
 
 ZERO_SEED = bytes(32)
+_PROBE_SECRET = bytes(31) + b"\x40"
 
 
 @frozen
@@ -125,6 +127,31 @@ def seeds_pinned(state: LedgerState, tally: Tally) -> tuple[bytes, ...]:
 
 
 # -- what must fit --------------------------------------------------------------------------------
+
+
+def keys_are_sound(network: bytes, statement: Statement) -> bool:
+    """Keys that the sender holds itself, and that do not agree with everyone on the same secret.
+
+    A copied key would disqualify its owner too; a low-order one is no honest node's. Asked of every advert
+    that a node takes in, and of every one that a block pins: a leader may cite one that nobody else saw.
+    """
+    body = statement.body
+    return isinstance(body, KeyAdvert) and _keys_hold(network, statement.round, statement.sender, body)
+
+
+@lru_cache(maxsize=4096)
+def _keys_hold(network: bytes, round_: int, peer: bytes, advert: KeyAdvert) -> bool:
+    for name, public, proof in (
+        ("mask", advert.mask_public, advert.mask_proof),
+        ("seal", advert.seal_public, advert.seal_proof),
+    ):
+        if not keys.possession_holds(public, proof, possession_message(network, round_, peer, name)):
+            return False
+        try:
+            keys.agree(_PROBE_SECRET, public)
+        except keys.AgreementError:
+            return False
+    return True
 
 
 def pinned_value(state: LedgerState, dealer: bytes, kind: ShareKind) -> tuple[bytes, bytes] | None:

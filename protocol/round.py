@@ -65,6 +65,7 @@ from protocol.pinning import (
     evidence_holds,
     is_receipted,
     is_witnessed,
+    keys_are_sound,
     opening_matches,
     openings_pinned,
     sealed_votes_pinned,
@@ -143,7 +144,7 @@ def _effect_of(
         case blocks.OpenBody():
             return _open(state, body, tally, rules, opener)
         case blocks.SetupBody():
-            return _setup(state, body, tally, opener)
+            return _setup(state, body, tally, rules, opener)
         case blocks.ContributionBody():
             return _contribution(state, body, tally, opener)
         case blocks.AggregateBody():
@@ -189,25 +190,31 @@ def _exactly(statements: Sequence[Statement], peers: Sequence[bytes], what: str)
     )
 
 
-def _pin_next(state: LedgerState, entries: Sequence[bytes], tally: Tally, opener: Opener) -> LedgerState:
+def _pin_next(
+    state: LedgerState, entries: Sequence[bytes], tally: Tally, rules: Rules, opener: Opener
+) -> LedgerState:
     """Adverts and stakes of the next round, fixed before any beacon to choose them by is known."""
     if state.learning.next_pinned:
         _require(not entries, "the next round's adverts are pinned already")
         return state
-    adverts = _adverts(state, entries, state.round + 1, tally, opener)
+    adverts = _adverts(state, entries, tally, rules, opener, round_=state.round + 1)
     return _evolve_round(
         state, next_pinned=True, next_adverts=adverts, next_weights=sortition_weights(state, adverts)
     )
 
 
 def _adverts(
-    state: LedgerState, entries: Sequence[bytes], round_: int, tally: Tally, opener: Opener
+    state: LedgerState, entries: Sequence[bytes], tally: Tally, rules: Rules, opener: Opener, *, round_: int
 ) -> tuple[PinnedAdvert, ...]:
     statements = _entries(entries, Kind.KEY_ADVERT, round_, opener)
     _exactly(statements, tally.attested(Kind.KEY_ADVERT), "adverts")
     adverts = []
     for statement in statements:
         assert isinstance(statement.body, KeyAdvert)
+        _require(
+            keys_are_sound(rules.network, statement),
+            f"the keys of {keys.short_name(statement.sender)} are not its own, or agree with nobody",
+        )
         adverts.append(PinnedAdvert(statement.sender, statement.body.mask_public, statement.body.seal_public))
     return tuple(adverts)
 
@@ -237,13 +244,15 @@ def _open(
         not body.closing.transactions and not body.closing.equivocations,
         "an OPEN block carries adverts only",
     )
-    adverts = _adverts(state, body.closing.adverts, state.round, tally, opener)
+    adverts = _adverts(state, body.closing.adverts, tally, rules, opener, round_=state.round)
     after = open_round(state, rules.params, adverts)
     _require(after.learning.phase is Phase.SHARE, "too few adverts to open the round")
     return after
 
 
-def _setup(state: LedgerState, body: blocks.SetupBody, tally: Tally, opener: Opener) -> LedgerState:
+def _setup(
+    state: LedgerState, body: blocks.SetupBody, tally: Tally, rules: Rules, opener: Opener
+) -> LedgerState:
     _in_phase(state, Phase.SHARE)
     statements = _entries(body.bundles, Kind.SHARE_BUNDLE, state.round, opener)
     _exactly(statements, sharers_pinned(state, tally), "setup")
@@ -252,6 +261,7 @@ def _setup(state: LedgerState, body: blocks.SetupBody, tally: Tally, opener: Ope
     for statement in statements:
         bundle = statement.body
         assert isinstance(bundle, ShareBundle)
+        _require(bundle.weight <= rules.params.max_weight, f"weight {bundle.weight} is above the maximum")
         sharers.append(
             PinnedBundle(
                 statement.sender,
@@ -307,7 +317,7 @@ def _aggregate(
     assert isinstance(claim, AggregateClaim)
     _require(tally.held_by_quorum(claim.sum_digest), "the sum is not held by a quorum")
     pinned = PinnedClaim(statement.sender, claim.sum_digest, claim.self_seeds, claim.mask_secrets)
-    state = _pin_next(state, body.adverts, tally, opener)
+    state = _pin_next(state, body.adverts, tally, rules, opener)
     return _evolve_round(state, phase=Phase.BALLOT, claim=pinned)
 
 
@@ -450,7 +460,7 @@ def _outcome(
         )
         votes[statement.sender] = opening.vote
     unopened = tuple(PinnedFault(peer, Fault.UNOPENED_VOTE) for peer in sorted(sealed) if peer not in votes)
-    state = _pin_next(state, body.closing.adverts, tally, opener)
+    state = _pin_next(state, body.closing.adverts, tally, rules, opener)
     return end_round(
         state,
         rules.params,
@@ -497,7 +507,7 @@ def _abandon(
             _require(tally.is_late(GAVE_UP), "not given up")
         case _:
             raise BlockError(f"{body.reason.name} does not abandon a round")
-    state = _pin_next(state, body.adverts, tally, opener)
+    state = _pin_next(state, body.adverts, tally, rules, opener)
     return _evolve_round(
         state, phase=Phase.RECOVER, reason=int(body.reason), faults=(*learning.faults, *faults)
     )
@@ -530,7 +540,7 @@ def _abort(
     _require([entry.peer for entry in body.check_seeds] == list(expected), "check seeds: not those attested")
     for entry in body.check_seeds:
         _require(check_seed_matches(state, rules, entry.peer, entry.secret), "wrong check seed")
-    state = _pin_next(state, body.closing.adverts, tally, opener)
+    state = _pin_next(state, body.closing.adverts, tally, rules, opener)
     seeds = {**_known_seeds(learning), **{entry.peer: entry.secret for entry in body.check_seeds}}
     return end_round(
         state,

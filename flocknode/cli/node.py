@@ -33,6 +33,9 @@ def run(directory: Path, log: bool) -> None:
     It can be stopped, even killed, and run again at any time: it takes up where it was, fetches the blocks it
     missed, and takes part from the next round on.
     """
+    click.echo(
+        f"running the node of {directory}; it logs to {directory / 'node.log'}, Ctrl-C stops it", err=True
+    )
     from flocknode.process import main
 
     main(directory, console=log)

@@ -51,7 +51,8 @@ def _settled(follower: Follower, rounds: int) -> bool:
     """Every node has the last block of the last round, and has tested the model, where that is a new one."""
     last = follower.rounds[rounds - 1]
     return all(
-        log.height >= last.last_height and (not last.accepted or last.round in log.evaluations)
+        log.height >= last.last_height
+        and (not last.accepted or max(log.evaluations, default=0) >= last.round)
         for log in follower.logs
     )
 

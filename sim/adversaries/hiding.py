@@ -1,4 +1,4 @@
-"""An upload that only a coalition holds: its proposer, voters who vouch for it, and an aggregator that forges."""
+"""An upload that only a coalition holds: its proposer, voters who vouch for it, a forging aggregator."""
 
 from __future__ import annotations
 

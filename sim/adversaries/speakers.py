@@ -1,7 +1,8 @@
-"""Members that contradict themselves, pad what they sign, or choose the moment to say it (sections 3 and 7)."""
+"""Members that contradict themselves, pad what they sign, or choose the moment to say it."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 
 from attrs import define, evolve, field
@@ -9,6 +10,7 @@ from attrs import define, evolve, field
 from protocol.envelope import Statement
 from protocol.events import Broadcast, Effect, Event, RunJob, Send
 from protocol.jobs import DealJob
+from protocol.keys import CURVE25519_P, Identity, agreement_secret
 from protocol.messages import (
     Body,
     Held,
@@ -23,12 +25,17 @@ from protocol.messages import (
     ShareRelease,
     Transaction,
 )
+from protocol.secrets import possession_message
 from protocol.sharing import SHARE_BYTES, Dealing, deal
 from sim.adversaries.tampering import StatementTampering, heard, read_statement
 from sim.filters import Filter
 
 LOW_ORDER_KEY = bytes(32)
 """A point of small order: an agreement with it is all zero, whatever the other's secret."""
+LOW_ORDER_TWIN = (CURVE25519_P - 1).to_bytes(32, "little")
+"""The same point on the Edwards curve, (0, -1)."""
+GROUP_ORDER = 2**252 + 27742317777372353535851937790883648493
+"""Of the Ed25519 base point."""
 
 
 @define(eq=False)
@@ -99,15 +106,29 @@ class TwoFacedDealer(StatementTampering):
 
 @define(eq=False)
 class LowOrderAdvertiser(StatementTampering):
-    """Advertises a key of small order, in place of the key of the field named."""
+    """Advertises a key of small order as its key called `name`, with a proof of possession that holds."""
 
-    key: str
+    name: str
 
     def rewrite(self, statement: Statement, to: bytes | None) -> Statement | None:
         if not isinstance(statement.body, KeyAdvert):
             return statement
-        body = evolve(statement.body, **{self.key: LOW_ORDER_KEY})
-        return self.signed(statement.round, Kind.KEY_ADVERT, body)
+        message = possession_message(self.network, statement.round, statement.sender, self.name)
+        forged = {f"{self.name}_public": LOW_ORDER_KEY, f"{self.name}_proof": low_order_proof(message)}
+        return self.signed(statement.round, Kind.KEY_ADVERT, evolve(statement.body, **forged))
+
+
+def low_order_proof(message: bytes) -> bytes:
+    """A valid signature under the point (0, -1) of order two: S B = R + h A holds for any even h."""
+    for attempt in range(256):
+        seed = bytes([attempt]) * 32
+        scalar = int.from_bytes(agreement_secret(seed), "little") & ((1 << 254) - 8) | 1 << 254
+        commitment = Identity.from_seed(seed).peer
+        signature = commitment + (scalar % GROUP_ORDER).to_bytes(32, "little")
+        h = int.from_bytes(hashlib.sha512(commitment + LOW_ORDER_TWIN + message).digest(), "little")
+        if h % GROUP_ORDER % 2 == 0:
+            return LOW_ORDER_TWIN + signature
+    raise AssertionError("256 odd hashes in a row")
 
 
 @define(eq=False)
@@ -189,7 +210,7 @@ class LateAdvertiser(StatementTampering):
 
 @define(eq=False)
 class DeafTo(Filter):
-    """Not dishonest: the network loses one kind of one peer's statements on the way to it, payloads at least."""
+    """Not dishonest: one kind of one peer's statements gets lost on the way to it, while they have a payload."""
 
     kind: Kind
     sender: bytes

@@ -46,6 +46,8 @@ SWEEP_A_TEST = 50
 CALM_AFTER_MS = 6_000
 BLOCKS_AFTER_CALM = 2
 PATIENCE_MS = 180_000
+HIGH_VIEW = 30
+"""No honest node has reason to get there in the time of a history."""
 
 ABOUT = ("proposer", "dealer", "holder", "peer")
 """Fields that name a peer: a slot is about it."""
@@ -102,9 +104,10 @@ class TwoFacedLeader(Filter):
 
 @define(eq=False)
 class Alarmist(Filter):
-    """Claims to have given up on a view far in the future whenever it gives up on one."""
+    """Claims to have given up on a view `ahead` in the future whenever it gives up on one."""
 
     identity: Identity
+    ahead: int
 
     def effects(self, effects: list[Effect]) -> list[Effect]:
         return [self._changed(effect) for effect in effects]
@@ -113,7 +116,8 @@ class Alarmist(Filter):
         if not isinstance(effect, Broadcast) or kind_of(effect.data) is not Kind.TIMEOUT:
             return effect
         envelope = decode(Envelope, effect.data, MESSAGE_BYTES)
-        body = evolve(decode(Timeout, envelope.body, MESSAGE_BYTES), view=MAX_VIEW)
+        body = decode(Timeout, envelope.body, MESSAGE_BYTES)
+        body = evolve(body, view=min(MAX_VIEW, body.view + self.ahead))
         lie = make_statement(
             self.identity, envelope.network, envelope.round, Kind.TIMEOUT, body, envelope.payload
         )
@@ -169,7 +173,7 @@ def history(seed: int) -> World:
     elif adversary == 2:
         filters[faulty] = TwoFacedLeader(identities[faulty], peers)
     elif adversary == 3:
-        filters[faulty] = Alarmist(identities[faulty])
+        filters[faulty] = Alarmist(identities[faulty], draws.choice([2 * HIGH_VIEW, MAX_VIEW]))
     elif adversary == 5:
         filters[faulty] = TwoFacedSpeaker(identities[faulty], peers)
     rough = LinkModel(
@@ -243,6 +247,8 @@ def assert_good_neighbours(world: World) -> None:
                     assert peer not in honest, f"seed {world.seed}: node {report.node}: {why}"
                 case Notify(kind, fields):
                     assert kind not in ("fatal", "damaged_record"), f"seed {world.seed}: {dict(fields)}"
+                    if kind == "view":
+                        assert int(str(fields["view"])) < HIGH_VIEW, f"seed {world.seed}: {dict(fields)}"
 
 
 @pytest.mark.parametrize("first", range(0, HISTORIES, HISTORIES_A_TEST))

@@ -19,9 +19,10 @@ from protocol.events import Broadcast, Effect, Notify, Send
 from protocol.jobs import ContributeJob, EvaluateJob, Job, JobResult
 from protocol.ledger.block import Block, BlockBody, BlockKind, decode_body
 from protocol.ledger.state import LedgerState, Phase
-from protocol.messages import Kind, Statements
+from protocol.messages import Kind, ReleaseStage, ShareRelease, Statements
 from protocol.secagg.contribute import compress, encode_update
 from protocol.secagg.scheme import scheme_of
+from protocol.sharing import ShareKind
 from sim.adversaries.tampering import read_statement
 from sim.casting import first_roles, member_of
 from sim.conduct import Conduct
@@ -163,6 +164,21 @@ class Scene:
         """Everything of one kind that left any node, with the node that sent it."""
         opened = ((index, statement) for index, data in self.sent for statement in _opened(data))
         return [(index, s) for index, s in opened if s.kind is kind and s.round == round_]
+
+    def released(self, stage: ReleaseStage) -> set[tuple[bytes, ShareKind]]:
+        """Whose secrets of which kind any holder gave a share of, in round 1."""
+        return {
+            (share.dealer, ShareKind(share.share_kind))
+            for _, statement in self.statements(Kind.SHARE_RELEASE)
+            if isinstance(statement.body, ShareRelease) and statement.body.stage is stage
+            for share in statement.body.shares
+        }
+
+    def contributors(self) -> list[int]:
+        """U2 of round 1, in the order of `proposers`."""
+        cited = self.body(BlockKind.CONTRIBUTION).contributions
+        senders = {s.sender for _, s in self.statements(Kind.CONTRIBUTION) if s.cited() in cited}
+        return [index for index in self.proposers if self.peer(index) in senders]
 
     def change(self, index: int) -> int:
         """What a node has won or lost since genesis, in units."""

@@ -1,4 +1,4 @@
-"""Rounds that meet accidents, and rounds with a dishonest dealer, voter or trainer: what the ledger says."""
+"""Rounds that meet accidents, slow or silent aggregators, dishonest voters: what the ledger says."""
 
 from __future__ import annotations
 
@@ -9,43 +9,15 @@ from round_scenes import Scene
 from protocol.ledger.block import BlockKind, Reason
 from protocol.ledger.settlement import least_sharers
 from protocol.ledger.state import Phase
-from protocol.messages import Complaint, Kind, ReleaseStage, ShareRelease
+from protocol.messages import Kind, ReleaseStage
 from protocol.params import Sparsify
 from protocol.sharing import ShareKind
 from sim.adversaries.aggregators import EquivocatingAggregator, RefusingAggregator, SilentAggregator
-from sim.adversaries.coalition import Coalition
-from sim.adversaries.dealers import (
-    BoxReplayer,
-    BoxSpoiler,
-    Eavesdropper,
-    GarbageDealer,
-    KeyCopier,
-    ZSpoiler,
-)
-from sim.adversaries.proposers import FalseRevealer, Poisoner, WeightInflater
+from sim.adversaries.proposers import FalseRevealer, Poisoner
 from sim.adversaries.voters import Contrarian, Withholder
 from sim.filters import Filter
 
-COMPLAINTS, Z_REQUESTS = frozenset({Kind.COMPLAINT}), frozenset({Kind.Z_REQUEST})
-
 both_profiles = pytest.mark.parametrize("profile", ["hardened", "vcdfl"])
-
-
-def released(scene: Scene, stage: ReleaseStage) -> set[tuple[bytes, ShareKind]]:
-    """Whose secrets of which kind any holder gave a share of."""
-    return {
-        (share.dealer, ShareKind(share.share_kind))
-        for _, statement in scene.statements(Kind.SHARE_RELEASE)
-        if isinstance(statement.body, ShareRelease) and statement.body.stage is stage
-        for share in statement.body.shares
-    }
-
-
-def contributors(scene: Scene) -> list[int]:
-    """U2 as nodes, in no particular order."""
-    bodies = scene.body(BlockKind.CONTRIBUTION)
-    senders = {s.sender for _, s in scene.statements(Kind.CONTRIBUTION) if s.cited() in bodies.contributions}
-    return [index for index in scene.proposers if scene.peer(index) in senders]
 
 
 # -- nobody is dishonest -----------------------------------------------------------------------------
@@ -66,11 +38,9 @@ def test_a_proposer_that_drops_after_sharing_is_taken_out_of_the_masks(profile: 
     scene.run_until(gone, Phase.CONTRIBUTE)
     scene.world.crash(gone)
     scene.end_round()
-    assert sorted(contributors(scene)) == sorted(others)
+    assert sorted(scene.contributors()) == sorted(others)
     masks = {scene.peer(gone)}
-    assert {
-        dealer for dealer, kind in released(scene, ReleaseStage.UNMASK) if kind is ShareKind.MASK
-    } == masks
+    assert {dealer for dealer, kind in scene.released(ReleaseStage.UNMASK) if kind is ShareKind.MASK} == masks
     assert np.array_equal(scene.model(), scene.plain_model(others))
     assert scene.change(gone) == 0
 
@@ -82,9 +52,9 @@ def test_of_a_proposer_that_drops_after_uploading_the_check_seed_is_rebuilt(prof
     scene.run_until(gone, Phase.AGGREGATE)
     scene.world.crash(gone)
     scene.end_round()
-    assert sorted(contributors(scene)) == sorted(scene.proposers)
+    assert sorted(scene.contributors()) == sorted(scene.proposers)
     assert not [s for i, s in scene.statements(Kind.REVEAL) if i == gone]
-    assert (scene.peer(gone), ShareKind.CHECK) in released(scene, ReleaseStage.CHECK)
+    assert (scene.peer(gone), ShareKind.CHECK) in scene.released(ReleaseStage.CHECK)
     assert all(any(seed) for seed in scene.body(BlockKind.BALLOT).check_seeds)
     assert np.array_equal(scene.model(), scene.plain_model(scene.proposers))
     assert scene.change(gone) > 0
@@ -100,8 +70,8 @@ def test_below_the_threshold_the_round_aborts_and_nothing_is_revealed(profile: s
     assert scene.kinds()[-2:] == [BlockKind.ABANDON, BlockKind.ABORT]
     assert scene.body(BlockKind.ABORT).reason is Reason.TOO_FEW_CONTRIBUTORS
     # No self-seed or mask key of anyone leaves its holders: nobody can take a mask off an update.
-    assert released(scene, ReleaseStage.UNMASK) == set()
-    assert {kind for _, kind in released(scene, ReleaseStage.CHECK)} <= {ShareKind.CHECK}
+    assert scene.released(ReleaseStage.UNMASK) == set()
+    assert {kind for _, kind in scene.released(ReleaseStage.CHECK)} <= {ShareKind.CHECK}
     assert not scene.statements(Kind.SHARE_OPENING)
     assert not scene.statements(Kind.AGGREGATE_CLAIM)
     assert np.array_equal(scene.model(), scene.initial_model())
@@ -134,7 +104,7 @@ def test_a_proposer_that_does_not_reveal_its_check_seed_delays_and_changes_nothi
         return {scene.proposers[0]: FalseRevealer(identity, network) if lie else withholder}
 
     honest, scene = Scene(profile=profile).end_round(), Scene(cast, profile=profile).end_round()
-    assert (scene.peer(scene.proposers[0]), ShareKind.CHECK) in released(scene, ReleaseStage.CHECK)
+    assert (scene.peer(scene.proposers[0]), ShareKind.CHECK) in scene.released(ReleaseStage.CHECK)
     assert scene.body(BlockKind.BALLOT).check_seeds == honest.body(BlockKind.BALLOT).check_seeds
     assert (scene.state.beacon, scene.state.model_digest) == (honest.state.beacon, honest.state.model_digest)
 
@@ -204,151 +174,7 @@ def test_upload_witnesses_bring_in_a_proposer_that_the_aggregator_refuses(profil
     victim = scene.peer(scene.proposers[0])
     assert victim not in {s.body.proposer for _, s in scene.statements(Kind.RECEIPT)}
     assert {s.body.proposer for _, s in scene.statements(Kind.WITNESS)} == {victim}
-    assert sorted(contributors(scene)) == sorted(scene.proposers)
-    assert np.array_equal(scene.model(), scene.plain_model(scene.proposers))
-
-
-# -- dealers -----------------------------------------------------------------------------------------
-
-
-def test_a_dealer_answers_a_complaint_in_public_and_stays() -> None:
-    scene = Scene(lambda s: {s.proposers[0]: BoxSpoiler(s.peer(s.proposers[1]))}).end_round()
-    dealer, holder = scene.proposers[:2]
-    complaints = scene.statements(Kind.COMPLAINT)
-    assert {(s.sender, s.body) for _, s in complaints} == {
-        (scene.peer(holder), Complaint(scene.peer(dealer)))
-    }
-    openings = scene.statements(Kind.SHARE_OPENING)
-    assert {(s.sender, s.body.holder) for _, s in openings} == {(scene.peer(dealer), scene.peer(holder))}
-    assert len(scene.body(BlockKind.SETUP).bundles) == len(scene.proposers)
-    assert np.array_equal(scene.model(), scene.plain_model(scene.proposers))
-
-
-def test_a_dealer_that_lets_a_complaint_stand_stays_while_enough_hold_good_shares() -> None:
-    """T = 3 of 4 holders are content: the fourth is its own loss, and the round is whole without it."""
-    scene = Scene(
-        lambda s: {s.proposers[0]: BoxSpoiler(s.peer(s.proposers[1]), deaf_to=COMPLAINTS)}
-    ).end_round()
-    assert scene.statements(Kind.COMPLAINT)
-    assert not scene.statements(Kind.SHARE_OPENING)
-    assert np.array_equal(scene.model(), scene.plain_model(scene.proposers))
-
-
-def test_a_dealer_whom_too_many_holders_distrust_is_left_out_of_u1() -> None:
-    def cast(scene: Scene) -> dict[int, Filter]:
-        identity = scene.founding.identities[scene.proposers[0]]
-        kinds = frozenset({Kind.SEALED_SHARES, Kind.SHARE_OPENING})
-        return {scene.proposers[0]: Withholder(identity, scene.founding.genesis.network, kinds)}
-
-    scene = Scene(cast).end_round()
-    assert len(scene.body(BlockKind.SETUP).bundles) == len(scene.proposers) - 1
-    assert np.array_equal(scene.model(), scene.plain_model(scene.proposers[1:]))
-    assert scene.change(scene.proposers[0]) == 0
-
-
-def test_a_garbage_dealer_is_proven_guilty_and_the_round_abandoned() -> None:
-    scene = Scene(lambda s: {s.proposers[0]: GarbageDealer(ShareKind.SELF)}).end_round()
-    assert scene.kinds()[-2:] == [BlockKind.ABANDON, BlockKind.ABORT]
-    assert scene.body(BlockKind.ABORT).reason is Reason.DEALER_FAULT
-    assert {s.body.dealer for _, s in scene.statements(Kind.DEALER_EVIDENCE)} == {
-        scene.peer(scene.proposers[0])
-    }
-    changes = {node.index: scene.change(node.index) for node in scene.world.nodes}
-    assert changes.pop(scene.proposers[0]) == -scene.params.fault_penalty_units
-    assert set(changes.values()) == {0}
-    assert np.array_equal(scene.model(), scene.initial_model())
-    assert (scene.state.round, scene.state.learning.phase) == (2, Phase.SHARE)
-
-
-@both_profiles
-def test_garbage_shares_of_a_mask_key_are_found_when_their_dealer_drops_out(profile: str) -> None:
-    scene = Scene(lambda s: {s.proposers[0]: GarbageDealer(ShareKind.MASK)}, profile=profile)
-    scene.run_until(scene.proposers[0], Phase.CONTRIBUTE)
-    scene.world.crash(scene.proposers[0])
-    scene.end_round()
-    assert scene.body(BlockKind.ABORT).reason is Reason.DEALER_FAULT
-    assert scene.change(scene.proposers[0]) == -scene.params.fault_penalty_units
-
-
-def test_garbage_shares_of_a_check_seed_are_found_when_it_is_withheld() -> None:
-    scene = Scene(lambda s: {s.proposers[0]: GarbageDealer(ShareKind.CHECK)})
-    scene.run_until(scene.proposers[0], Phase.AGGREGATE)
-    scene.world.crash(scene.proposers[0])
-    scene.end_round()
-    assert scene.body(BlockKind.ABORT).reason is Reason.DEALER_FAULT
-    assert scene.change(scene.proposers[0]) == -scene.params.fault_penalty_units
-    assert np.array_equal(scene.model(), scene.initial_model())
-
-
-def test_a_wrong_z_is_made_good_by_another_proposer() -> None:
-    scene = Scene(lambda s: {s.proposers[0]: ZSpoiler(s.peers(s.proposers[1:2]))}).end_round()
-    dealer = scene.peer(scene.proposers[0])
-    asked = {scene.peer(index) for index, s in scene.statements(Kind.Z_REQUEST) if s.body.dealer == dealer}
-    assert asked == {scene.peer(scene.proposers[1])}
-    assert scene.statements(Kind.Z_REPLY)
-    assert sorted(contributors(scene)) == sorted(scene.proposers)
-    assert scene.verdicts() == ["TRUSTED"]
-
-
-def test_a_dealer_that_keeps_its_z_to_itself_is_left_out_of_u1() -> None:
-    """Else nobody could place the hidden points, and it would stop every round at no cost."""
-    scene = Scene(
-        lambda s: {s.proposers[0]: ZSpoiler(s.peers(s.proposers[1:]), deaf_to=Z_REQUESTS)}
-    ).end_round()
-    assert sorted(contributors(scene)) == sorted(scene.proposers[1:])
-    assert np.array_equal(scene.model(), scene.plain_model(scene.proposers[1:]))
-
-
-def test_a_dealer_that_claims_too_great_a_weight_is_left_out_of_u1() -> None:
-    """Else it would divide everyone's updates by as much as it likes."""
-
-    def cast(scene: Scene) -> dict[int, Filter]:
-        identity, network = scene.founding.identities[scene.proposers[0]], scene.founding.genesis.network
-        return {scene.proposers[0]: WeightInflater(identity, network, weight=2)}
-
-    scene = Scene(cast).end_round()
-    assert scene.params.max_weight == 1
-    assert sorted(contributors(scene)) == sorted(scene.proposers[1:])
-    assert np.array_equal(scene.model(), scene.plain_model(scene.proposers[1:]))
-
-
-# -- copied keys and replayed boxes ------------------------------------------------------------------
-
-
-def test_a_copied_mask_key_is_refused_and_its_owner_stays() -> None:
-    """Its copier cannot prove that it holds the key, so no honest node attests its advert."""
-
-    def cast(scene: Scene) -> dict[int, Filter]:
-        copier, victim = scene.proposers[1:3]
-        identity, network = scene.founding.identities[copier], scene.founding.genesis.network
-        return {copier: KeyCopier(identity, network, scene.peer(victim))}
-
-    scene = Scene(cast, nodes=7)
-    scene.run_until(scene.observer, Phase.SHARE)
-    copier = scene.proposers[1]
-    roles = scene.state.learning.roles
-    assert roles is not None
-    chosen = {*roles.proposers, *roles.aggregators}
-    assert chosen == set(scene.peers([i for i in range(7) if i != copier]))
-    assert scene.end_round().kinds()[-1] is BlockKind.OUTCOME
-
-
-def test_a_replayed_box_does_not_open_and_its_sender_answers_for_it() -> None:
-    def cast(scene: Scene) -> dict[int, Filter]:
-        replayer, victim = scene.proposers[:2]
-        coalition, network = Coalition(), scene.founding.genesis.network
-        identity = scene.founding.identities[replayer]
-        return {
-            replayer: BoxReplayer(identity, network, coalition, scene.peer(victim)),
-            victim: Eavesdropper(coalition),
-        }
-
-    scene = Scene(cast).end_round()
-    replayer, _victim, *holders = scene.proposers
-    assert {(s.sender, s.body.dealer) for _, s in scene.statements(Kind.COMPLAINT)} == {
-        (scene.peer(holder), scene.peer(replayer)) for holder in holders
-    }
-    assert all("is not from this sender" in str(note["why"]) for note in scene.notes("bad_share"))
+    assert sorted(scene.contributors()) == sorted(scene.proposers)
     assert np.array_equal(scene.model(), scene.plain_model(scene.proposers))
 
 
