@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import sys
+from pathlib import Path
 
 import click
 
@@ -16,12 +18,15 @@ def bench() -> None:
 
 
 @bench.command(short_help="The mathematics: client, aggregator, verifier.")
-@click.option("--n", "proposers", default=100, show_default=True, help="Proposers of the round.")
-@click.option("--d", "dimension", default=100_000, show_default=True, help="Weights of the model.")
+@click.option("-n", "--proposers", default=100, show_default=True, help="Proposers of the round.")
+@click.option("-d", "--dimension", default=100_000, show_default=True, help="Weights of the model.")
 @PROFILE
-@click.option("--dropouts", default=0.2, show_default=True, help="Share of proposers that drop out.")
+@click.option("--dropouts", default=0.0, show_default=True, help="Share of proposers that drop out.")
 @click.option("--repeats", default=5, show_default=True, help="Of which medians are taken.")
-def protocol(proposers: int, dimension: int, profile: str, dropouts: float, repeats: int) -> None:
+@click.option("--json", "target", type=click.Path(path_type=Path), help="Write the figures to this file too.")
+def protocol(
+    proposers: int, dimension: int, profile: str, dropouts: float, repeats: int, target: Path | None
+) -> None:
     """Time the steps of one round in this process, each as the median of several runs.
 
     Client (keys, shares, masks, encoding, commitment), aggregator (sum, unmasking) and verifier (both
@@ -30,7 +35,12 @@ def protocol(proposers: int, dimension: int, profile: str, dropouts: float, repe
     from sim.bench.protocol import BenchError, bench_protocol, render
 
     try:
-        click.echo(render(bench_protocol(proposers, dimension, profile, dropouts, repeats)))
+        result = bench_protocol(proposers, dimension, profile, dropouts, repeats)
+        click.echo(render(result))
+        if target is not None:
+            target.write_text(json.dumps(result.to_json(), indent=2) + "\n")
+    except OSError as error:
+        raise click.ClickException(f"{target}: {error.strerror}") from error
     except BenchError as error:
         raise click.ClickException(str(error)) from error
 

@@ -210,7 +210,7 @@ class LateAdvertiser(StatementTampering):
 
 @define(eq=False)
 class DeafTo(Filter):
-    """Not dishonest: one kind of one peer's statements gets lost on the way to it, while they have a payload."""
+    """Not dishonest: one kind of one peer's statements, payload and all, gets lost on the way to it."""
 
     kind: Kind
     sender: bytes
