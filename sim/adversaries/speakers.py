@@ -133,14 +133,15 @@ def low_order_proof(message: bytes) -> bytes:
 
 @define(eq=False)
 class FatEquivocator(StatementTampering):
-    """Contradicts itself at such length that no block has room for the evidence."""
+    """Contradicts itself in a round at such length that no block has room for the evidence."""
 
+    round: int
     shares: int
     _done: bool = field(default=False, init=False)
 
     def effects(self, effects: list[Effect]) -> list[Effect]:
         performed = super().effects(effects)
-        if not self._done and any(_is_broadcast(effect, KeyAdvert) for effect in performed):
+        if not self._done and any(_is_broadcast(effect, KeyAdvert, self.round + 1) for effect in performed):
             self._done = True
             performed += [Broadcast(self._release(tag).to_bytes()) for tag in (1, 2)]
         return performed
@@ -148,7 +149,7 @@ class FatEquivocator(StatementTampering):
     def _release(self, tag: int) -> Statement:
         proof = tuple(bytes([level]) * 32 for level in range(12))
         shares = (ReleasedShare(bytes([tag]) * 32, 0, bytes(SHARE_BYTES), proof),) * self.shares
-        return self.signed(1, Kind.SHARE_RELEASE, ShareRelease(ReleaseStage.CHECK, 9, shares))
+        return self.signed(self.round, Kind.SHARE_RELEASE, ShareRelease(ReleaseStage.CHECK, 9, shares))
 
 
 @define(eq=False)
@@ -173,7 +174,7 @@ class StakeShifter(StatementTampering):
 
     def effects(self, effects: list[Effect]) -> list[Effect]:
         performed = super().effects(effects)
-        if not self._done and any(_is_broadcast(effect, Reveal) for effect in performed):
+        if not self._done and any(_is_broadcast(effect, Reveal, 1) for effect in performed):
             self._done = True
             performed += [
                 Broadcast(self.signed(0, Kind.TRANSACTION, body).to_bytes()) for body in self.transactions
@@ -222,5 +223,8 @@ class DeafTo(Filter):
         return [] if lost else [event]
 
 
-def _is_broadcast(effect: Effect, body: type) -> bool:
-    return isinstance(effect, Broadcast) and isinstance(read_statement(effect.data).body, body)
+def _is_broadcast(effect: Effect, body: type, round_: int) -> bool:
+    if not isinstance(effect, Broadcast):
+        return False
+    statement = read_statement(effect.data)
+    return isinstance(statement.body, body) and statement.round == round_

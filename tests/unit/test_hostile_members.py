@@ -243,6 +243,8 @@ def test_two_contributions_do_not_keep_the_others_from_theirs(misled: int) -> No
     scene = Scene(two_faced(Kind.CONTRIBUTION, "proposers", misled, other_hash_z), nodes=NODES).end_round()
     (liar,) = scene.filters
     assert scene.kinds()[-1] is BlockKind.OUTCOME
+    # Who holds the other one can vote for a block that cites this one: no view has to pass.
+    assert all(block.view == 1 for block in scene.blocks())
     pays(scene, liar)
     assert_unharmed(scene)
 
@@ -285,10 +287,11 @@ def test_a_dealer_deaf_to_complaints_that_withholds_its_shares_too_stalls_nothin
 
 
 def test_contradictions_too_large_for_a_block_do_not_keep_a_round_from_ending() -> None:
-    scene = Scene(lambda s: {s.voters[0]: FatEquivocator(*signer(s, s.voters[0]), 600)}, nodes=NODES)
+    scene = Scene(lambda s: {s.voters[0]: FatEquivocator(*signer(s, s.voters[0]), 1, 600)}, nodes=NODES)
     scene.end_round()
     fat = scene.statements(Kind.SHARE_RELEASE)
     assert sum(len(s.cited()) for i, s in fat if i == scene.voters[0]) > BLOCK_BYTES
+    assert any("SHARE_RELEASE" in str(note["kind"]) for note in scene.notes("equivocation"))
     assert scene.kinds()[-1] is BlockKind.OUTCOME
     assert all(len(encode(block)) < BLOCK_BYTES for block in scene.blocks())
     assert_unharmed(scene)
