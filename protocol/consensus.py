@@ -108,10 +108,6 @@ Action: TypeAlias = Save | Emit | Judge | EnteredView | Decided | WantBlock
 StatementOpener: TypeAlias = Callable[[bytes], Statement]
 
 
-VIEW_WINDOW = 64
-"""Time-outs of views further ahead are not kept: it bounds what a faulty node can make others store."""
-
-
 class ProposalError(ValueError):
     """A proposal's justification does not hold; only a faulty leader sends one."""
 
@@ -307,7 +303,7 @@ class Agreement:
         assert isinstance(body, Timeout)
         if self._decided or statement.sender not in self.validators or statement.round != self.round:
             return []
-        if not self.view <= body.view <= self.view + VIEW_WINDOW:
+        if body.view < self.view:
             return []
         if statement.sender in self._timeouts.get(body.view, {}):
             return []
@@ -317,11 +313,25 @@ class Agreement:
                 block = decode_block(statement.envelope.payload)
                 if block.hash == body.high_qc.vote.block_hash:
                     self._blocks[block.hash] = block
+        if body.view > self.view:
+            # Of views to come only the highest of each sender: a faulty one could fill the memory.
+            ahead = [view for view in self._timeouts if view > self.view]
+            for later in [view for view in ahead if statement.sender in self._timeouts[view]]:
+                if later > body.view:
+                    return []
+                del self._timeouts[later][statement.sender]
         self._timeouts.setdefault(body.view, {})[statement.sender] = statement
         actions: list[Action] = []
         if body.high_qc is not None:
             actions += self._raise_high_qc(body.high_qc)
         return actions + self._on_timeouts(body.view)
+
+    def help_straggler(self, view: int, peer: bytes) -> list[Action]:
+        """Somebody is stuck in a view that this node has left and never votes in again: give it up too."""
+        if self._decided or view >= self.view or peer not in self.validators:
+            return []
+        body = Timeout(self.height, view, self.safety.high_qc)
+        return [Emit(Kind.TIMEOUT, body, to=peer, payload=self.safety.high_block)]
 
     def on_view_timer(self, view: int) -> list[Action]:
         """The view took too long."""

@@ -69,6 +69,7 @@ class Identity:
         return self._signer.sign(message)
 
 
+@functools.lru_cache(maxsize=8192)
 def verify(peer: PeerId, message: bytes, signature: bytes) -> bool:
     """Whether `signature` is `peer`'s on `message`. Malformed keys and signatures are False, no exception."""
     if len(peer) != KEY_BYTES or len(signature) != SIGNATURE_BYTES:

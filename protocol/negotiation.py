@@ -70,6 +70,7 @@ class Negotiation:
         self._reject = reject
         self._early: dict[bytes, list[Statement]] = {}
         self._answered_ms: dict[bytes, Millis] = {}
+        self._helped_ms: dict[bytes, Millis] = {}
 
     # -- heights -------------------------------------------------------------------------------
 
@@ -155,6 +156,17 @@ class Negotiation:
         assert isinstance(statement.body, Timeout)
         if self._is_current(peer, statement, statement.body.height, now):
             self._guarded(peer, lambda: self.agreement.on_timeout(statement))
+            stale = statement.body.view
+            if stale < self.agreement.view and self._may_help(peer, now):
+                self._perform(self.agreement.help_straggler(stale, peer))
+
+    def _may_help(self, peer: bytes, now: Millis) -> bool:
+        """One answer to a straggler each half repair interval: helping each other must come to an end."""
+        last = self._helped_ms.get(peer)
+        if last is not None and now - last < self.desk.rules.params.repair_interval_ms // 2:
+            return False
+        self._helped_ms[peer] = now
+        return True
 
     def keep_early(self, peer: bytes, statement: Statement) -> None:
         """A validator's message of the next height or round waits for it, up to a bound."""
@@ -193,11 +205,14 @@ class Negotiation:
 
     def _perform(self, actions: list[Action]) -> None:
         """Turn what the agreement asks for into effects; its own messages come back to it at once."""
-        outbox = self.desk.outbox
+        outbox, agreement = self.desk.outbox, self.agreement
         for action in actions:
+            if self.agreement is not agreement:
+                return  # one of its own messages decided the height
             match action:
                 case Save():
-                    outbox.persist(durable.SAFETY, durable.SAFETY_KEY, encode(action.safety))
+                    # As it is by now: an own message that came back may have moved it on.
+                    outbox.persist(durable.SAFETY, durable.SAFETY_KEY, encode(agreement.safety))
                 case Emit():
                     self._emit(action)
                 case Judge():

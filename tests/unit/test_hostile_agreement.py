@@ -8,7 +8,7 @@ from itertools import islice
 import pytest
 from round_scenes import Scene
 
-from protocol.consensus import VIEW_WINDOW, Action, Agreement, Emit, ProposalError, Safety
+from protocol.consensus import Action, Agreement, Emit, ProposalError, Safety
 from protocol.envelope import Statement, make_statement, open_envelope
 from protocol.events import Penalise
 from protocol.keys import Identity
@@ -20,6 +20,7 @@ from sim.adversaries.voters import Withholder
 from sim.filters import Filter
 
 NETWORK = bytes(32)
+FAR_VIEWS = 64
 
 
 class Table:
@@ -71,7 +72,7 @@ def climbing() -> Iterator[int]:
     """Views that one would send to get as high as fast as it can: always the highest that is kept."""
     view = 1
     while view < MAX_VIEW:
-        view += VIEW_WINDOW
+        view += FAR_VIEWS
         yield min(view, MAX_VIEW)
 
 
@@ -83,7 +84,7 @@ def test_too_few_to_matter_cannot_drag_others_from_view_to_view(n: int, faulty: 
     for view in islice(climbing(), 40):
         for index in range(n - faulty, n):
             table.timeout(index, view)
-            table.timeout(index, table.agreement.view + VIEW_WINDOW - index)
+            table.timeout(index, table.agreement.view + FAR_VIEWS - index)
     assert table.timed_out == (1, 1)
 
 
@@ -121,13 +122,13 @@ def test_climbing_time_outs_do_not_keep_a_network_with_dead_leaders_from_its_blo
     def cast(scene: Scene) -> dict[int, Filter]:
         network, identities = scene.founding.genesis.network, scene.founding.identities
         return {
-            0: TimeoutClimber(identities[0], network, VIEW_WINDOW - 1),
+            0: TimeoutClimber(identities[0], network, FAR_VIEWS - 1),
             1: Withholder(identities[1], network, frozenset({Kind.PROPOSAL})),
         }
 
     scene = Scene(cast, nodes=7, seed=SEED_OF_A_DEAD_LEADER).end_round(2)
     climbed = [read_statement(data).body for index, data in scene.sent if index == 0]
-    assert any(isinstance(body, Timeout) and body.view >= VIEW_WINDOW for body in climbed)
+    assert any(isinstance(body, Timeout) and body.view >= FAR_VIEWS for body in climbed)
     entered = {note["view"] for note in scene.notes("view")}
     assert entered
     assert all(isinstance(view, int) and view <= 3 for view in entered)
