@@ -41,6 +41,10 @@ def height_key(height: int) -> bytes:
     return height.to_bytes(8, "big")
 
 
+def height_of_key(key: bytes) -> int:
+    return int.from_bytes(key, "big")
+
+
 def round_key(round_: int, rest: bytes = b"") -> bytes:
     """Keys of one round share its 8 leading bytes, so that what is over can be found and deleted."""
     return round_.to_bytes(8, "big") + rest

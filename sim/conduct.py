@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from attrs import define, field
 
+from protocol import durable
 from protocol.codec import decode
 from protocol.envelope import Envelope, Slot, Statement, slot_of
 from protocol.events import Broadcast, Effect, Persist, Send
@@ -32,7 +33,7 @@ from protocol.messages import (
     VotePhase,
 )
 from protocol.sharing import ShareKind
-from sim.invariants import BLOCK_BUCKET, InvariantError
+from sim.invariants import InvariantError
 from sim.node import Node
 
 COMMITTED_FIRST: dict[Kind, tuple[BlockKind, ...]] = {
@@ -72,7 +73,7 @@ class Conduct:
         try:
             for effect in performed:
                 match effect:
-                    case Persist(bucket, _, bytes() as value) if bucket == BLOCK_BUCKET:
+                    case Persist(bucket, _, bytes() as value) if bucket == durable.BLOCK:
                         _note_block(record, value)
                     case Send(_, data) | Broadcast(data):
                         _check_message(record, node.peer, data)

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
+from protocol import durable
 from protocol.events import Effect, Persist
 
 if TYPE_CHECKING:
     from sim.node import Node
-
-BLOCK_BUCKET = "block"
 
 
 class InvariantError(AssertionError):
@@ -21,11 +20,6 @@ class Invariant(Protocol):
     """Called after every event with the node and the effects it performed; raises `InvariantError`."""
 
     def __call__(self, node: Node, performed: Sequence[Effect]) -> None: ...
-
-
-def block_height(key: bytes) -> int:
-    """The height that a key of the block table stands for (8 bytes, big endian)."""
-    return int.from_bytes(key, "big")
 
 
 class Agreement:
@@ -42,8 +36,8 @@ class Agreement:
         if not node.honest:
             return
         for effect in performed:
-            if isinstance(effect, Persist) and effect.bucket == BLOCK_BUCKET:
-                self._check(node.index, block_height(effect.key), effect.value)
+            if isinstance(effect, Persist) and effect.bucket == durable.BLOCK:
+                self._check(node.index, durable.height_of_key(effect.key), effect.value)
 
     def _check(self, node: int, height: int, value: bytes | None) -> None:
         if value is None:
@@ -66,7 +60,7 @@ class Supply:
     def __call__(self, node: Node, performed: Sequence[Effect]) -> None:
         if not node.honest or not node.alive:
             return
-        if any(isinstance(effect, Persist) and effect.bucket == BLOCK_BUCKET for effect in performed):
+        if any(isinstance(effect, Persist) and effect.bucket == durable.BLOCK for effect in performed):
             found = self._total_of(node)
             if found != self._total:
                 raise InvariantError(f"node {node.index}: supply is {found}, not {self._total}")

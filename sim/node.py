@@ -8,9 +8,9 @@ from typing import Protocol
 
 from attrs import define, evolve, field, frozen
 
+from protocol import durable
 from protocol.events import Digest, Effect, Event, Millis, PeerId, Persist, Start
 from sim.filters import Filter
-from sim.invariants import BLOCK_BUCKET, block_height
 
 
 class EngineLike(Protocol):
@@ -89,8 +89,8 @@ class Node:
             rows.pop(effect.key, None)
             return
         rows[effect.key] = effect.value
-        if effect.bucket == BLOCK_BUCKET:
-            self.height = max(self.height, block_height(effect.key))
+        if effect.bucket == durable.BLOCK:
+            self.height = max(self.height, durable.height_of_key(effect.key))
 
     def lose_volatile(self) -> None:
         """The process is gone."""
