@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 
 import numpy as np
@@ -70,12 +71,12 @@ class OmittingAggregator(JobTampering):
 
 
 @define(eq=False)
-class ForgingAggregator(JobTampering):
+class ForgingAggregator(JobTampering, ABC):
     """Claims another sum than the one it computed; `forged` says which."""
 
+    @abstractmethod
     def forged(self, job: AggregateJob, result: AggregateResult) -> bytes:
         """The B to claim, given the true result."""
-        raise NotImplementedError
 
     def result(self, job: Job, result: JobResult) -> JobResult | None:
         if not isinstance(job, AggregateJob) or not isinstance(result, AggregateResult):
@@ -103,7 +104,7 @@ class MalformedSum(ForgingAggregator):
 
 
 @define(eq=False)
-class InformedForger(ForgingAggregator):
+class InformedForger(ForgingAggregator, ABC):
     """Knows z, and the dealer's U where there is one, from an accomplice among the proposers."""
 
     coalition: Coalition
@@ -112,9 +113,9 @@ class InformedForger(ForgingAggregator):
         told = self.coalition.job_of(job.context.round)
         return result.sum if told is None else self.forged_with(told, job, result)
 
+    @abstractmethod
     def forged_with(self, told: ContributeJob, job: AggregateJob, result: AggregateResult) -> bytes:
         """As `forged`, with what an accomplice told of its own contribution."""
-        raise NotImplementedError
 
 
 @define(eq=False)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+
 from attrs import define, evolve, field
 
 from protocol import merkle
@@ -31,7 +33,7 @@ from sim.filters import Filter
 
 
 @define(eq=False)
-class DishonestDealer(JobTampering):
+class DishonestDealer(JobTampering, ABC):
     """Deals something else than it owes; `tampered` says what. It never hears messages in `deaf_to`."""
 
     deaf_to: frozenset[Kind] = field(default=frozenset(), kw_only=True)
@@ -41,8 +43,9 @@ class DishonestDealer(JobTampering):
             return []
         return super().events(event)
 
+    @abstractmethod
     def tampered(self, job: DealJob, dealing: Dealing) -> Dealing:
-        raise NotImplementedError
+        """What the subclass does."""
 
     def result(self, job: Job, result: JobResult) -> JobResult | None:
         if not isinstance(job, DealJob) or not isinstance(result, DealResult):

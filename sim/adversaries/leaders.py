@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 
 from attrs import define, evolve
@@ -17,11 +18,12 @@ from sim.adversaries.tampering import StatementTampering
 
 
 @define(eq=False)
-class RewritingLeader(StatementTampering):
+class RewritingLeader(StatementTampering, ABC):
     """Proposes another block than the one that its engine made."""
 
+    @abstractmethod
     def rewritten(self, block: Block) -> Block:
-        raise NotImplementedError
+        """What the subclass does."""
 
     def rewrite(self, statement: Statement, to: bytes | None) -> Statement | None:
         if not isinstance(statement.body, Proposal):
