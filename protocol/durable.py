@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from attrs import field, frozen
 
-from protocol.codec import bounded_bytes, bytes_of
+from protocol.codec import bounded_bytes
 
 BLOCK = "block"
 STATEMENT = "statement"
@@ -30,11 +30,6 @@ class Residual:
 
     round: int
     values: bytes = field(validator=bounded_bytes(1 << 26), repr=False)
-
-
-@frozen
-class RoundSeed:
-    seed: bytes = field(validator=bytes_of(32), repr=False)
 
 
 def height_key(height: int) -> bytes:

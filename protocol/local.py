@@ -52,4 +52,3 @@ class PhaseClock:
     witness_set: bool = False
     witness: bool = False
     ready: Statement | None = None
-    ready_content: object = None

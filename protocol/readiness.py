@@ -54,7 +54,7 @@ class Readiness:
         have, expected = self.progress.count()
         self._track_parts(now)
         if have >= expected:
-            return (clock.ready is None or self.changed()) and self.send()
+            return self.changed() and self.send()
         if clock.most_since_ms is None and is_most(*self.progress.most_of()):
             clock.most_since_ms = now
             elapsed = now - clock.began_ms
@@ -75,7 +75,7 @@ class Readiness:
     def changed(self) -> bool:
         """Would a Ready say something else now than the last one said?"""
         clock = self.desk.clock
-        return (self.progress.held(), clock.late) != clock.ready_content
+        return clock.ready is None or self.progress.make_ready(clock.height, clock.late) != clock.ready.body
 
     def send(self) -> bool:
         """Tell the leader what is held; the view's clock runs from the first time. True if sent."""
@@ -85,7 +85,7 @@ class Readiness:
         first = clock.ready is None
         body = self.progress.make_ready(clock.height, clock.late)
         statement = outbox.signed(self.desk.state.round, Kind.READY, body)
-        clock.ready, clock.ready_content = statement, (self.progress.held(), clock.late)
+        clock.ready = statement
         self.take(statement)
         if agreement.leader != self.desk.me:
             outbox.send_statement(agreement.leader, statement)
