@@ -5,6 +5,7 @@ import math
 from fractions import Fraction
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -74,6 +75,12 @@ def test_the_next_model_is_the_exact_mean_rounded_half_up(rows, clip, max_weight
     fixed = FixedPoint(20, clip)
     model, aggregate = (np.array(column, dtype=np.int64) for column in zip(*rows, strict=True))
     step = Fraction(max_weight, total_weight) * Fraction(2) ** (24 - fixed.fraction_bits)
+    largest = max(abs(m) for m, _ in rows) + max(abs(a) for _, a in rows) * step + 1
+    product = 2 * (max(abs(a) for _, a in rows) + 1) * step.numerator + 2 * step.denominator
+    if largest > 2**50 or product >= 2**63:
+        with pytest.raises(encoding.EncodingError):
+            encoding.apply_aggregate(model, aggregate, fixed, max_weight, total_weight)
+        return
     result = encoding.apply_aggregate(model, aggregate, fixed, max_weight, total_weight)
     assert result.tolist() == [m + math.floor(a * step + Fraction(1, 2)) for m, a in rows]
 
