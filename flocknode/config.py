@@ -10,11 +10,10 @@ from __future__ import annotations
 
 import json
 import tomllib
-import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from math import isfinite
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args, get_origin
+from typing import Any, Literal, get_args
 
 import attrs
 from attrs import field, frozen
@@ -33,14 +32,13 @@ from flocknode.learning.task import (
     Scalar,
 )
 from flocknode.observe.log import LEVELS
+from flocknode.tables import Record, read_record
 from flocknode.transport.base import InvalidAddressError, Member, parse_address
 from protocol.blob import blob_digest
 from protocol.codec import DecodeError
 from protocol.keys import Identity, PeerNameError, peer_from_name, peer_name
 from protocol.params import Genesis, Setup
 from protocol.secrets import DealerPackage
-
-Record = TypeVar("Record", bound=attrs.AttrsInstance)
 
 CONFIG_FILE = "node.toml"
 GENESIS_FILE = "genesis.bin"
@@ -311,34 +309,7 @@ class _ListedMember:
 
 
 def _record(cls: type[Record], table: Any, file: Path, where: str) -> Record:
-    """`cls` from a TOML table: known keys only, exact types, all that have no default."""
-    if not isinstance(table, Mapping):
-        raise ConfigError(f"{file}: {where!r} must be a table")
-    attrs.resolve_types(cls)
-    known = {attribute.name: attribute for attribute in attrs.fields(cls)}
-    if unknown := sorted(table.keys() - known.keys()):
-        raise ConfigError(f"{file}: unknown key '{where}.{unknown[0]}'")
-    for name, attribute in known.items():
-        if name not in table and attribute.default is attrs.NOTHING:
-            raise ConfigError(f"{file}: '{where}.{name}' is missing")
-    values = {name: _typed(value, known[name].type, file, f"{where}.{name}") for name, value in table.items()}
-    try:
-        return cls(**values)
-    except ValueError as error:
-        raise ConfigError(f"{file}: {where}: {error.args[0]}") from error
-
-
-def _typed(value: Any, hint: Any, file: Path, key: str) -> Any:
-    kind = hint
-    if get_origin(hint) is types.UnionType:
-        kind = get_args(hint)[0]
-    elif get_origin(hint) is Literal:
-        kind = str
-    if kind is float and type(value) is int:
-        return float(value)
-    if type(value) is not kind:
-        raise ConfigError(f"{file}: '{key}' must be {kind.__name__}, not {type(value).__name__}")
-    return value
+    return read_record(cls, table, where, lambda what: ConfigError(f"{file}: {what}"))
 
 
 def _read(path: Path) -> bytes:

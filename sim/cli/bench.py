@@ -1,4 +1,4 @@
-"""Commands of this package: `flocknode` finds them through the entry points `flocknode.commands`."""
+"""`flocknode bench`: what the protocol costs here."""
 
 from __future__ import annotations
 

@@ -1,0 +1,23 @@
+"""`flocknode sim`: many engines under one virtual clock."""
+
+from __future__ import annotations
+
+import click
+
+from flocknode.cli.lazy import LazyGroup
+
+COMMANDS = {
+    "run": ("sim.cli.run:run", "Run a scenario in virtual time."),
+    "fuzz": ("sim.cli.fuzz:fuzz", "Run scenarios drawn at random; shrink and report what fails."),
+    "attacks": ("sim.cli.attacks:attacks", "Run every attack and say what becomes of it."),
+    "mutants": ("sim.cli.mutants:mutants", "Plant bugs and say which check finds each."),
+}
+
+
+@click.group(cls=LazyGroup, lazy=COMMANDS, short_help="Simulate networks that fail, lie and collude.")
+def sim() -> None:
+    """Simulate whole networks: real engines, virtual time, one seed.
+
+    A run is a function of scenario and seed: the same two give the same history, byte for byte, so whatever
+    goes wrong can be replayed.
+    """

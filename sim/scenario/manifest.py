@@ -1,0 +1,472 @@
+"""A scenario as it stands in a TOML file: a network, who misbehaves, what breaks when, and what must hold.
+
+The same manifest is run in virtual time (`flocknode sim run`) and by real processes (`flocknode lab run`).
+Whatever is wrong with one is a `ScenarioError` that names the file and the key. docs/SCENARIOS.md explains
+every key.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+import attrs
+from attrs import field, frozen
+from attrs.validators import ge, gt, in_, le, matches_re
+
+from flocknode.learning.task import PARTITIONS, TASK_NAMES
+from flocknode.tables import Record, read_record
+from protocol.ledger.block import BlockKind
+from protocol.ledger.state import Fault as LedgerFault
+from protocol.messages import STATEMENT_KINDS, Kind
+from protocol.params import PROFILES, ParamsError, ProtocolParams
+from protocol.secagg.verification import Verdict
+from protocol.sortition import SortitionError, default_roles
+from sim.scenario.moments import MomentError, Place, parse_place
+from sim.scenario.selectors import Selector, SelectorError, parse_selector
+
+SYNTHETIC = "synthetic"
+TABLES = ("name", "about", "network", "link", "params", "nodes", "faults", "expect")
+MAX_NODES = 256
+MAX_ROUNDS = 10_000
+DAY_S = 86_400.0
+
+
+class ScenarioError(Exception):
+    """A manifest is malformed or contradicts itself; the message names the file and the key."""
+
+
+class FaultKind(Enum):
+    """What can be done to a network. docs/SCENARIOS.md says what each does, here and in the lab."""
+
+    KILL = "kill"
+    RESTART = "restart"
+    PAUSE = "pause"
+    DISCONNECT = "disconnect"
+    PARTITION = "partition"
+    CUT = "cut"
+    LOSS = "loss"
+    SLOW = "slow"
+    BUSY = "busy"
+    CLOCK = "clock"
+    CORRUPT = "corrupt"
+    TRUNCATE = "truncate"
+    DISK_FULL = "disk-full"
+
+
+NEEDS: Mapping[FaultKind, frozenset[str]] = {
+    FaultKind.KILL: frozenset({"who"}),
+    FaultKind.RESTART: frozenset({"who"}),
+    FaultKind.PAUSE: frozenset({"who", "for_s"}),
+    FaultKind.DISCONNECT: frozenset({"who", "for_s"}),
+    FaultKind.PARTITION: frozenset({"groups", "for_s"}),
+    FaultKind.CUT: frozenset({"who", "to", "for_s"}),
+    FaultKind.LOSS: frozenset({"who", "rate", "for_s"}),
+    FaultKind.SLOW: frozenset({"who", "for_s"}),
+    FaultKind.BUSY: frozenset({"who", "factor", "for_s"}),
+    FaultKind.CLOCK: frozenset({"who", "factor"}),
+    FaultKind.CORRUPT: frozenset({"who"}),
+    FaultKind.TRUNCATE: frozenset({"who"}),
+    FaultKind.DISK_FULL: frozenset({"who", "for_s"}),
+}
+"""Keys that a fault of a kind cannot do without."""
+
+TAKES: Mapping[FaultKind, frozenset[str]] = {
+    FaultKind.KILL: frozenset({"for_s", "after_effects"}),
+    FaultKind.SLOW: frozenset({"delay_ms", "bytes_per_s"}),
+    FaultKind.CLOCK: frozenset({"for_s"}),
+    FaultKind.CORRUPT: frozenset({"for_s"}),
+    FaultKind.TRUNCATE: frozenset({"for_s"}),
+}
+"""Keys that it may have besides, and besides those of every fault."""
+
+ALWAYS = frozenset({"at", "at_s", "after_s", "do", "every_s", "until_round", "sends"})
+
+
+@frozen(kw_only=True)
+class NetworkTable:
+    """[network]. `patience_s`: how long, in virtual or real seconds, all rounds may take together."""
+
+    nodes: int = field(validator=[ge(4), le(MAX_NODES)])
+    rounds: int = field(default=3, validator=[ge(1), le(MAX_ROUNDS)])
+    profile: str = field(default="hardened", validator=in_(tuple(PROFILES)))
+    task: str = field(default=SYNTHETIC, validator=in_((SYNTHETIC, *TASK_NAMES)))
+    dimension: int = field(default=64, validator=[ge(1), le(1 << 24)])
+    partition: str = field(default="iid", validator=in_(PARTITIONS))
+    stake_tokens: float = field(default=64.0, validator=[ge(8.0), le(1e9)])
+    pool_tokens: float = field(default=100.0, validator=[ge(0.0), le(1e9)])
+    patience_s: float = field(default=900.0, validator=[gt(0.0), le(DAY_S)])
+
+
+@frozen(kw_only=True)
+class LinkTable:
+    """[link]: every direction of every link. Latency is uniform; reordering costs up to `late_ms`."""
+
+    latency_min_ms: int = field(default=5, validator=[ge(0), le(60_000)])
+    latency_max_ms: int = field(default=40, validator=[ge(0), le(60_000)])
+    bytes_per_s: int = field(default=12_500_000, validator=[ge(1_000), le(10**12)])
+    loss: float = field(default=0.0, validator=[ge(0.0), le(0.9)])
+    duplicate: float = field(default=0.0, validator=[ge(0.0), le(0.9)])
+    reorder: float = field(default=0.0, validator=[ge(0.0), le(1.0)])
+    late_ms: int = field(default=1_000, validator=[ge(0), le(60_000)])
+
+    def __attrs_post_init__(self) -> None:
+        if self.latency_max_ms < self.latency_min_ms:
+            raise ValueError("'latency_max_ms' must not be below 'latency_min_ms'")
+
+
+@frozen(kw_only=True)
+class NodeTable:
+    """One of [[nodes]]: how some nodes differ from the others. Roles are those of round 1.
+
+    `behaviour`: a name of `sim.adversaries.registry`; `options` are its own. `twin`: a second machine runs
+    with the same key.
+    """
+
+    who: tuple[Selector, ...]
+    behaviour: str = field(default="honest", validator=matches_re(r"[a-z][a-z0-9-]{0,48}"))
+    options: Mapping[str, Any] = field(factory=dict)
+    stake_tokens: float | None = None
+    twin: bool = False
+
+
+@frozen(kw_only=True)
+class Fault:
+    """One of [[faults]]. It strikes `after_s` after its moment, and is undone `for_s` later (None: never).
+
+    The moment is `place` or the second `at_s`; `every_s` repeats it until round `until_round` begins. With
+    `sends` it strikes each of `who` when that node itself sends its first statement of this kind in the
+    round, between that effect and the next. `after_effects` crashes between two effects of one event.
+    `groups`: the sides of a partition; nodes in none of them are one more side. `to`: the far ends of a cut.
+    """
+
+    do: FaultKind
+    place: Place | None = None
+    at_s: float | None = None
+    after_s: float = 0.0
+    who: tuple[Selector, ...] = ()
+    to: tuple[Selector, ...] = ()
+    groups: tuple[tuple[Selector, ...], ...] = ()
+    for_s: float | None = None
+    rate: float = 0.0
+    factor: float = 1.0
+    delay_ms: int = 0
+    bytes_per_s: int | None = None
+    after_effects: int | None = None
+    sends: Kind | None = None
+    every_s: float | None = None
+    until_round: int | None = None
+
+
+@frozen(kw_only=True)
+class Expectation:
+    """[expect], read off the ledgers at the end. Rounds are numbers; `paid` names who by round 1's roles.
+
+    `ended`: at least so many rounds at every node that is up. `accepted`, `refused`, `aborted`: rounds that
+    must have ended so. `verdicts`: first readings by round. `blocks`: kinds that must stand in a round.
+    `contributors`: the size of U2 by round. `paid`: provable faults that must stand against somebody, and
+    `unpaid`: nodes against whom none may. `evicted`: nodes that are no validators in the end. `down`: nodes
+    that must have refused to run.
+    """
+
+    ended: int
+    accepted: tuple[int, ...] = ()
+    refused: tuple[int, ...] = ()
+    aborted: tuple[int, ...] = ()
+    verdicts: Mapping[int, Verdict] = field(factory=dict)
+    blocks: Mapping[int, tuple[BlockKind, ...]] = field(factory=dict)
+    contributors: Mapping[int, int] = field(factory=dict)
+    paid: tuple[tuple[Selector, LedgerFault], ...] = ()
+    unpaid: tuple[Selector, ...] = ()
+    evicted: tuple[Selector, ...] = ()
+    down: tuple[Selector, ...] = ()
+
+
+@frozen(kw_only=True)
+class Scenario:
+    """A manifest that was read and found consistent."""
+
+    name: str
+    about: str
+    network: NetworkTable
+    params: ProtocolParams
+    link: LinkTable = field(factory=LinkTable)
+    nodes: tuple[NodeTable, ...] = ()
+    faults: tuple[Fault, ...] = ()
+    expect: Expectation
+
+    @property
+    def twins(self) -> tuple[NodeTable, ...]:
+        return tuple(table for table in self.nodes if table.twin)
+
+
+def load_scenario(path: Path) -> Scenario:
+    """Read and check a manifest. Raises `ScenarioError` naming the file and the key."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ScenarioError(f"{path}: {getattr(error, 'strerror', None) or error}") from error
+    return parse_scenario(text, str(path))
+
+
+def parse_scenario(text: str, file: str) -> Scenario:
+    """As `load_scenario`; `file` is for messages."""
+    try:
+        tables = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ScenarioError(f"{file}: {error}") from error
+    return _Reader(file).scenario(tables)
+
+
+@frozen
+class _Reader:
+    """Reads one file; every error carries its name."""
+
+    file: str
+
+    def error(self, what: str) -> ScenarioError:
+        return ScenarioError(f"{self.file}: {what}")
+
+    def record(self, cls: type[Record], table: Any, where: str) -> Record:
+        return read_record(cls, table, where, self.error)
+
+    # -- tables ----------------------------------------------------------------------------------
+
+    def scenario(self, tables: Mapping[str, Any]) -> Scenario:
+        if unknown := sorted(tables.keys() - set(TABLES)):
+            raise self.error(f"unknown key {unknown[0]!r}")
+        if "network" not in tables:
+            raise self.error("[network] is missing")
+        network = self.record(NetworkTable, tables["network"], "network")
+        nodes = tuple(self._node(t, f"nodes[{i}]") for i, t in enumerate(self._array(tables, "nodes")))
+        faults = tuple(self._fault(t, f"faults[{i}]") for i, t in enumerate(self._array(tables, "faults")))
+        for number, fault in enumerate(faults):
+            if fault.place is not None and fault.place.round > network.rounds:
+                raise self.error(f"faults[{number}].at: the network runs {network.rounds} rounds only")
+        return Scenario(
+            name=self._text(tables, "name"),
+            about=self._text(tables, "about"),
+            network=network,
+            params=self._params(network, tables.get("params", {})),
+            link=self.record(LinkTable, tables.get("link", {}), "link"),
+            nodes=nodes,
+            faults=faults,
+            expect=self._expectation(tables.get("expect", {}), network),
+        )
+
+    def _text(self, table: Mapping[str, Any], key: str) -> str:
+        value = table.get(key)
+        if not isinstance(value, str) or not value.strip():
+            raise self.error(f"'{key}' must be a text")
+        return value
+
+    def _array(self, tables: Mapping[str, Any], key: str) -> Sequence[Any]:
+        value = tables.get(key, [])
+        if not isinstance(value, list):
+            raise self.error(f"'{key}' must be an array of tables, [[{key}]]")
+        return value
+
+    def _params(self, network: NetworkTable, table: Any) -> ProtocolParams:
+        """Short deadlines, so that a fault costs seconds; [params] overrides any field."""
+        if not isinstance(table, Mapping):
+            raise self.error("'params' must be a table")
+        attrs.resolve_types(ProtocolParams)
+        known = {a.name: a for a in attrs.fields(ProtocolParams) if a.name not in ("profile", "dimension")}
+        if unknown := sorted(table.keys() - known.keys()):
+            raise self.error(f"unknown key 'params.{unknown[0]}'")
+        values: dict[str, Any] = dict(SHORT_DEADLINES)
+        for key, value in table.items():
+            kind = known[key].type
+            if isinstance(kind, type) and issubclass(kind, Enum):
+                try:
+                    value = kind(value)
+                except ValueError:
+                    choices = ", ".join(str(member.value) for member in kind)
+                    raise self.error(f"'params.{key}' must be one of {choices}") from None
+            elif type(value) is not kind:
+                raise self.error(f"'params.{key}' must be {getattr(kind, '__name__', kind)}")
+            values[key] = value
+        try:
+            n_proposers, n_voters = default_roles(network.nodes)
+            values.setdefault("n_proposers", n_proposers)
+            values.setdefault("n_voters", n_voters)
+            base = PROFILES[network.profile](
+                dimension=network.dimension,
+                n_proposers=values.pop("n_proposers"),
+                n_voters=values.pop("n_voters"),
+            )
+            params = attrs.evolve(base, **values)
+        except (ParamsError, SortitionError, ValueError) as error:
+            raise self.error(f"params: {error}") from error
+        if params.n_proposers >= network.nodes:
+            raise self.error(f"params.n_proposers: at most {network.nodes - 1}, an aggregator never proposes")
+        return params
+
+    def _node(self, table: Any, where: str) -> NodeTable:
+        values = self._with_selectors(table, where, ("who",))
+        if "options" in values and not isinstance(values["options"], Mapping):
+            raise self.error(f"'{where}.options' must be a table")
+        stake = values.get("stake_tokens")
+        if stake is not None and (not isinstance(stake, int | float) or not 0 < stake <= 1e9):
+            raise self.error(f"'{where}.stake_tokens' must be a positive number")
+        try:
+            return NodeTable(**values)
+        except (TypeError, ValueError) as error:
+            raise self.error(f"{where}: {_reason(error)}") from error
+
+    def _fault(self, table: Any, where: str) -> Fault:
+        values = self._with_selectors(table, where, ("who", "to"))
+        try:
+            kind = FaultKind(values.get("do"))
+        except ValueError:
+            choices = ", ".join(k.value for k in FaultKind)
+            raise self.error(f"'{where}.do' must be one of {choices}, not {values.get('do')!r}") from None
+        present = values.keys() - ALWAYS
+        if missing := sorted(NEEDS[kind] - present):
+            raise self.error(f"{where}: a {kind.value} needs '{missing[0]}'")
+        if strange := sorted(present - NEEDS[kind] - TAKES.get(kind, frozenset())):
+            raise self.error(f"{where}: a {kind.value} takes no '{strange[0]}'")
+        self._check_numbers(values, where)
+        values["do"] = kind
+        if "groups" in values:
+            values["groups"] = tuple(self._selectors(group, f"{where}.groups") for group in values["groups"])
+        if "sends" in values:
+            values["sends"] = self._statement_kind(values["sends"], f"{where}.sends")
+        at = values.pop("at", None)
+        if (at is None) == ("at_s" not in values):
+            raise self.error(f"{where}: write either 'at' or 'at_s'")
+        if at is not None:
+            try:
+                values["place"] = parse_place(str(at))
+            except MomentError as error:
+                raise self.error(f"{where}.at: {error}") from error
+        return Fault(**values)
+
+    def _check_numbers(self, values: Mapping[str, Any], where: str) -> None:
+        for key, (kinds, least, most) in _NUMBERS.items():
+            value = values.get(key, least)
+            if isinstance(value, bool) or not isinstance(value, kinds) or not least <= value <= most:
+                raise self.error(
+                    f"'{where}.{key}' must be a number from {least:g} to {most:g}, not {value!r}"
+                )
+        if not isinstance(values.get("groups", []), list):
+            raise self.error(f"'{where}.groups' must be a list of lists")
+        if "every_s" in values and "until_round" not in values:
+            raise self.error(f"{where}: 'every_s' needs 'until_round'")
+
+    def _statement_kind(self, name: Any, where: str) -> Kind:
+        names = [kind.name for kind in sorted(STATEMENT_KINDS)]
+        if name not in names:
+            raise self.error(f"'{where}' must be one of {', '.join(names)}")
+        return Kind[name]
+
+    # -- expectations ----------------------------------------------------------------------------
+
+    def _expectation(self, table: Any, network: NetworkTable) -> Expectation:
+        if not isinstance(table, Mapping):
+            raise self.error("'expect' must be a table")
+        known = {attribute.name for attribute in attrs.fields(Expectation)}
+        if unknown := sorted(table.keys() - known):
+            raise self.error(f"unknown key 'expect.{unknown[0]}'")
+        values: dict[str, Any] = {"ended": table.get("ended", network.rounds)}
+        if type(values["ended"]) is not int or not 0 <= values["ended"] <= network.rounds:
+            raise self.error(f"'expect.ended' must be a number from 0 to {network.rounds}")
+        for key in ("accepted", "refused", "aborted"):
+            rounds = table.get(key, [])
+            if not isinstance(rounds, list) or not all(type(r) is int and r > 0 for r in rounds):
+                raise self.error(f"'expect.{key}' must be a list of rounds")
+            values[key] = tuple(rounds)
+        values["verdicts"] = dict(self._by_round(table, "verdicts", self._name_of(Verdict)))
+        values["blocks"] = dict(self._by_round(table, "blocks", self._block_kinds))
+        values["contributors"] = dict(self._by_round(table, "contributors", self._count))
+        values["paid"] = tuple(self._paid(table.get("paid", {})))
+        for key in ("unpaid", "evicted", "down"):
+            values[key] = self._selectors(table.get(key, []), f"expect.{key}")
+        return Expectation(**values)
+
+    def _by_round(self, table: Mapping[str, Any], key: str, read: Any) -> Iterator[tuple[int, Any]]:
+        entries = table.get(key, {})
+        if not isinstance(entries, Mapping):
+            raise self.error(f"'expect.{key}' must be a table of rounds")
+        for round_, value in entries.items():
+            if not round_.isdigit() or int(round_) < 1:
+                raise self.error(f"'expect.{key}.{round_}': a round is a number")
+            yield int(round_), read(value, f"expect.{key}.{round_}")
+
+    def _name_of(self, choices: type[Enum]) -> Any:
+        def read(value: Any, where: str) -> Enum:
+            if value not in choices.__members__:
+                raise self.error(f"'{where}' must be one of {', '.join(choices.__members__)}, not {value!r}")
+            return choices[value]
+
+        return read
+
+    def _block_kinds(self, value: Any, where: str) -> tuple[Enum, ...]:
+        read = self._name_of(BlockKind)
+        return tuple(read(entry, where) for entry in (value if isinstance(value, list) else [value]))
+
+    def _count(self, value: Any, where: str) -> int:
+        if type(value) is not int or value < 0:
+            raise self.error(f"'{where}' must be a number")
+        return value
+
+    def _paid(self, table: Any) -> Iterator[tuple[Selector, LedgerFault]]:
+        if not isinstance(table, Mapping):
+            raise self.error("'expect.paid' must be a table of who = fault")
+        for who, faults in table.items():
+            (selector,) = self._selectors(who, "expect.paid")
+            for fault in faults if isinstance(faults, list) else [faults]:
+                yield selector, self._name_of(LedgerFault)(fault, f"expect.paid.{who}")
+
+    # -- selectors -------------------------------------------------------------------------------
+
+    def _with_selectors(self, table: Any, where: str, keys: Sequence[str]) -> dict[str, Any]:
+        if not isinstance(table, Mapping):
+            raise self.error(f"{where!r} must be a table")
+        cls = NodeTable if where.startswith("nodes") else Fault
+        known = {attribute.name for attribute in attrs.fields(cls)} - {"place"}
+        if cls is Fault:
+            known.add("at")
+        if unknown := sorted(table.keys() - known):
+            raise self.error(f"unknown key '{where}.{unknown[0]}'")
+        if cls is NodeTable and "who" not in table:
+            raise self.error(f"'{where}.who' is missing")
+        selected = {key: self._selectors(table[key], f"{where}.{key}") for key in keys if key in table}
+        return {**table, **selected}
+
+    def _selectors(self, value: Any, where: str) -> tuple[Selector, ...]:
+        try:
+            return tuple(parse_selector(entry) for entry in (value if isinstance(value, list) else [value]))
+        except SelectorError as error:
+            raise self.error(f"{where}: {error}") from error
+
+
+SHORT_DEADLINES: Mapping[str, int] = {
+    "phase_deadline_ms": 4_000,
+    "train_deadline_ms": 8_000,
+    "view_timeout_ms": 1_000,
+    "max_view_timeout_ms": 8_000,
+    "singular_group_size": 16,
+    "singular_rank": 4,
+}
+"""What scenarios have in place of the defaults of `ProtocolParams`."""
+
+_NUMBERS: Mapping[str, tuple[Any, float, float]] = {
+    "at_s": (int | float, 0.0, DAY_S),
+    "after_s": (int | float, 0.0, DAY_S),
+    "for_s": (int | float, 0.0, DAY_S),
+    "rate": (int | float, 0.0, 1.0),
+    "factor": (int | float, 0.01, 1_000.0),
+    "delay_ms": (int, 0, 600_000),
+    "bytes_per_s": (int, 100, 10**12),
+    "after_effects": (int, 0, 10_000),
+    "every_s": (int | float, 0.05, DAY_S),
+    "until_round": (int, 1, MAX_ROUNDS),
+}
+
+
+def _reason(error: Exception) -> object:
+    return error.args[0] if error.args else error

@@ -1,0 +1,165 @@
+"""What came of a scenario, read off the nodes' ledgers alone, and whether it is what had to hold.
+
+Black box: blocks, certificates and the replayed contract of each node, whoever ran them, in virtual time or
+as real processes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from random import Random
+
+from attrs import frozen
+
+from flocknode.observe.ledger import Step
+from flocknode.observe.rounds import RoundRecord, rounds_of
+from flocknode.observe.statements import open_statement
+from protocol.ledger.block import AbortBody, BlockKind, OutcomeBody, decode_body
+from protocol.ledger.state import Fault, LedgerState
+from sim.scenario.manifest import Scenario
+from sim.scenario.selectors import Parts, Selector, select
+
+
+@frozen(kw_only=True)
+class NodeEnd:
+    """One node at the end. `steps`: its ledger, checked from genesis; `fault`: why the rest does not verify.
+
+    `honest`: neither an adversary nor a machine whose store was tampered with.
+    """
+
+    number: int
+    up: bool
+    honest: bool
+    steps: Sequence[Step]
+    fault: str | None = None
+
+    @property
+    def height(self) -> int:
+        return len(self.steps)
+
+
+@frozen
+class ProvenFault:
+    """A fault that stands on the ledger: in which round, against whom."""
+
+    round: int
+    peer: bytes
+    fault: Fault
+
+
+def proven_faults(steps: Iterable[Step]) -> Iterator[ProvenFault]:
+    """Every fault that a round of this ledger ended with, unopened votes and contradictions included."""
+    for step in steps:
+        before, block = step.before, step.stored.block
+        if step.after.round == before.round:
+            continue
+        found = {(fault.peer, fault.fault) for fault in before.learning.faults}
+        body = decode_body(block)
+        if isinstance(body, OutcomeBody | AbortBody):
+            pairs = body.closing.equivocations
+            found |= {(open_statement(first)[0].sender, Fault.EQUIVOCATION) for first, _ in pairs}
+        if isinstance(body, OutcomeBody):
+            opened = {open_statement(data)[0].sender for data in body.openings}
+            sealed = {vote.peer for vote in before.learning.sealed_votes}
+            found |= {(peer, Fault.UNOPENED_VOTE) for peer in sealed - opened}
+        for peer, fault in sorted(found):
+            yield ProvenFault(before.round, peer, fault)
+
+
+@frozen(kw_only=True)
+class Ending:
+    """How a scenario ended. `parts`: those of round 1, which `paid` and the like are named by."""
+
+    scenario: Scenario
+    nodes: Sequence[NodeEnd]
+    numbers: Mapping[bytes, int]
+    parts: Parts
+
+    @property
+    def longest(self) -> NodeEnd:
+        """The honest node whose ledger goes furthest."""
+        return max((n for n in self.nodes if n.honest), key=lambda node: (node.height, -node.number))
+
+    @property
+    def rounds(self) -> list[RoundRecord]:
+        return list(rounds_of(self.longest.steps))
+
+    def failures(self) -> list[str]:
+        """What does not hold of what had to; empty where all is well."""
+        return [*self._ledgers(), *self._rounds(), *self._stakes()]
+
+    def _chosen(self, selectors: Iterable[Selector]) -> tuple[int, ...]:
+        return select(selectors, self.parts, Random(0))
+
+    def _ledgers(self) -> Iterator[str]:
+        """Each verifies from genesis, and no two contradict each other."""
+        longest = [step.stored.block.hash for step in self.longest.steps]
+        supplies = {step.after.supply_units for step in self.longest.steps}
+        if len(supplies) > 1:
+            yield "the supply is not conserved"
+        for node in self.nodes:
+            if not node.honest:
+                continue
+            if node.fault is not None:
+                yield f"the ledger of node {node.number} does not verify: {node.fault}"
+            if [step.stored.block.hash for step in node.steps] != longest[: node.height]:
+                yield f"the ledger of node {node.number} differs from that of node {self.longest.number}"
+
+    def _rounds(self) -> Iterator[str]:
+        expect, records = self.scenario.expect, {record.round: record for record in self.rounds}
+        down = set(self._chosen(expect.down))
+        for node in self.nodes:
+            ended = node.steps[-1].after.round - 1 if node.steps else 0
+            if node.number in down:
+                if node.up:
+                    yield f"node {node.number} runs, and should have refused to"
+            elif node.honest and node.up and ended < expect.ended:
+                yield f"node {node.number} has ended {ended} rounds of {expect.ended}"
+        for round_ in (*expect.accepted, *expect.refused, *expect.aborted):
+            if round_ not in records:
+                yield f"round {round_} has not ended"
+        kinds = self._kinds()
+        for round_, record in records.items():
+            how = "accepted" if record.accepted else "aborted" if _aborted(kinds[round_]) else "refused"
+            for name in ("accepted", "refused", "aborted"):
+                if round_ in getattr(expect, name) and how != name:
+                    yield f"round {round_} was {how} ({record.verdict}), and should have been {name}"
+        for round_, verdict in expect.verdicts.items():
+            if round_ not in records or records[round_].verdict != verdict.name:
+                found = records[round_].verdict if round_ in records else "nothing"
+                yield f"round {round_} reads {found}, not {verdict.name}"
+        for round_, wanted in expect.blocks.items():
+            for kind in wanted:
+                if kind not in kinds.get(round_, ()):
+                    yield f"round {round_} has no {kind.name} block"
+        for round_, size in expect.contributors.items():
+            found_size = len(records[round_].contributors) if round_ in records else 0
+            if found_size != size:
+                yield f"round {round_} has {found_size} contributors, not {size}"
+
+    def _kinds(self) -> dict[int, list[BlockKind]]:
+        kinds: dict[int, list[BlockKind]] = {}
+        for step in self.longest.steps:
+            kinds.setdefault(step.stored.block.round, []).append(step.stored.block.kind)
+        return kinds
+
+    def _stakes(self) -> Iterator[str]:
+        expect, steps = self.scenario.expect, self.longest.steps
+        found = {(self.numbers[f.peer], f.fault) for f in proven_faults(steps) if f.peer in self.numbers}
+        for selector, fault in expect.paid:
+            for number in self._chosen([selector]):
+                if (number, fault) not in found:
+                    yield f"{selector} (node {number}) did not pay for {fault.name}"
+        for number in self._chosen(expect.unpaid):
+            for guilty, fault in sorted(found):
+                if guilty == number:
+                    yield f"node {number} paid for {fault.name}"
+        peers = {number: peer for peer, number in self.numbers.items()}
+        state: LedgerState | None = steps[-1].after if steps else None
+        for number in self._chosen(expect.evicted):
+            if state is None or peers[number] in state.validators:
+                yield f"node {number} is still a validator"
+
+
+def _aborted(kinds: Sequence[BlockKind]) -> bool:
+    return kinds[-1] is BlockKind.ABORT
