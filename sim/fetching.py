@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from protocol.blob import blob_digest
+from protocol import blob
+from protocol.blob import BlobError, chunk_count
 from protocol.events import BlobFailed, BlobReady, Digest, Event, PeerId
 from sim.network import Network
 from sim.node import FetchState, Node
@@ -52,7 +53,7 @@ class Fetching:
             return
         draw = self._schedule.random.randrange(len(state.untried))
         holder = self._nodes[state.untried.pop(draw)]
-        reached = holder.alive and self._network.connectable(node.index, holder.index)
+        reached = holder.alive and not holder.paused and self._network.connectable(node.index, holder.index)
         data = self._served(holder, node, digest) if reached else None
         if not reached or self._network.request_lost(node.index, holder.index):
             data, duration = None, self._schedule.draw(self._delays.fetch_timeout_ms)
@@ -67,7 +68,7 @@ class Fetching:
         data = holder.blobs.get(digest)
         if holder.filter is not None and data is not None:
             data = holder.filter.serve(digest, node.peer, data)
-        if data is not None and not holder.honest and blob_digest(data) != digest:
+        if data is not None and not holder.honest and not _every_chunk_holds(digest, data):
             return None
         return data
 
@@ -90,3 +91,14 @@ class Fetching:
         del node.fetches[digest]
         node.blobs[digest] = data
         self._deliver(node, life, BlobReady(digest))
+
+
+def _every_chunk_holds(digest: Digest, data: bytes) -> bool:
+    """Whether a fetcher takes what comes in chunks, each with its path."""
+    served = blob.chunked(data)
+    try:
+        for index in range(chunk_count(len(data))):
+            blob.verify_chunk(digest, served.chunk(index))
+    except BlobError:
+        return False
+    return True

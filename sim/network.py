@@ -51,7 +51,9 @@ class Network:
         self._random = random
         self._overrides: dict[tuple[int, int], LinkModel] = {}
         self._cut: set[tuple[int, int]] = set()
-        self._side: dict[int, int] = {}
+        self._partitions: dict[int, dict[int, int]] = {}
+        self._made = 0
+        self._line_free: dict[tuple[int, int], int] = {}
         self._last_arrival: dict[tuple[int, int], int] = {}
 
     # -- faults ------------------------------------------------------------------------------------
@@ -70,30 +72,36 @@ class Network:
     def mend(self, source: int, target: int) -> None:
         self._cut.discard((source, target))
 
-    def partition(self, groups: Iterable[Iterable[int]]) -> None:
-        """Only nodes of one group reach each other; those that no group names are one more group."""
+    def partition(self, groups: Iterable[Iterable[int]]) -> int:
+        """Only nodes of one group reach each other; those that no group names are one more group.
+
+        Several partitions may stand at once: a link must be inside a group of each. Returns the partition's
+        number, for `end_partition`.
+        """
         sides: dict[int, int] = {}
         for side, group in enumerate(groups, start=1):
             for node in group:
                 if node in sides:
                     raise NetworkError(f"node {node} stands on two sides of the partition")
                 sides[node] = side
-        self._side = sides
+        self._made += 1
+        self._partitions[self._made] = sides
+        return self._made
+
+    def end_partition(self, number: int) -> None:
+        """Undo one partition; harmless where it has ended."""
+        self._partitions.pop(number, None)
 
     def heal(self) -> None:
-        """Undo the partition and every cut."""
-        self._side = {}
+        """Undo every partition and every cut."""
+        self._partitions = {}
         self._cut = set()
 
     # -- what a message meets ------------------------------------------------------------------------
 
-    def side(self, node: int) -> int:
-        """Which side of the partition a node is on; 0 where no group named it."""
-        return self._side.get(node, 0)
-
     def separated(self, a: int, b: int) -> bool:
         """Whether a partition stands between the two."""
-        return self.side(a) != self.side(b)
+        return any(sides.get(a, 0) != sides.get(b, 0) for sides in self._partitions.values())
 
     def passes(self, source: int, target: int) -> bool:
         """Whether bytes flow in this direction now."""
@@ -114,7 +122,7 @@ class Network:
         draw = self._random.random
         if link.loss and draw() < link.loss:
             return []
-        due = now + link.latency_ms(size, self._random)
+        due = now + self._queued_ms(source, target, size, link, now) + link.latency_ms(0, self._random)
         if link.reorder and draw() < link.reorder:
             due += int(draw() * link.late_ms)
         else:
@@ -123,6 +131,14 @@ class Network:
         if link.duplicate and draw() < link.duplicate:
             return [due, due + int(draw() * link.late_ms)]
         return [due]
+
+    def _queued_ms(self, source: int, target: int, size: int, link: LinkModel, now: int) -> int:
+        """How long until the last byte is on the line: a message waits for those before it."""
+        free = max(now, self._line_free.get((source, target), 0))
+        sent = free + size // link.bytes_per_ms
+        if sent > now:
+            self._line_free[source, target] = sent
+        return sent - now
 
     def round_trip_ms(self, a: int, b: int, reply_bytes: int) -> int:
         """One request and its reply of `reply_bytes`."""

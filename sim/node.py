@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from random import Random
 from typing import Protocol
@@ -10,7 +11,11 @@ from attrs import define, evolve, field, frozen
 
 from protocol import durable
 from protocol.events import Digest, Effect, Event, Millis, PeerId, Persist, Start
+from sim.clock import Clock
 from sim.filters import Filter
+
+JOURNAL = 64
+"""How many of the last writes a store that lied about its disk may lose."""
 
 
 class EngineLike(Protocol):
@@ -41,7 +46,6 @@ class Node:
 
     `performed` counts effects over all lives. Of the planned crashes, `crash_next` counts the effects of the
     next event, `crash_at` those of all lives. `honest` nodes are those that the invariants speak of.
-    `clock_origin_ms` is the virtual time at which the node's monotonic clock of this life read 0.
     """
 
     index: int
@@ -57,7 +61,9 @@ class Node:
     engine: EngineLike | None = None
     starting: bool = False
     life: int = 0
-    clock_origin_ms: int = 0
+    clock: Clock = field(factory=Clock)
+    waiting: deque[Event] = field(factory=deque, repr=False)
+    busy_until_ms: Millis = 0
     timers: dict[str, int] = field(factory=dict)
     jobs: dict[str, int] = field(factory=dict)
     fetches: dict[Digest, FetchState] = field(factory=dict)
@@ -67,6 +73,17 @@ class Node:
     height: int = 0
     crash_next: CrashPlan | None = None
     crash_at: CrashPlan | None = None
+    paused: bool = False
+    slowness: float = 1.0
+    clock_rate: float = 1.0
+    disk_full: bool = False
+    damaged: bool = False
+    _founding_blobs: dict[Digest, bytes] = field(init=False, repr=False)
+    _journal: deque[tuple[str, bytes, bytes | None]] = field(init=False, repr=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._founding_blobs = dict(self.blobs)
+        self._journal = deque(maxlen=JOURNAL)
 
     @property
     def alive(self) -> bool:
@@ -85,6 +102,7 @@ class Node:
 
     def persist(self, effect: Persist) -> None:
         rows = self.records.setdefault(effect.bucket, {})
+        self._journal.append((effect.bucket, effect.key, rows.get(effect.key)))
         if effect.value is None:
             rows.pop(effect.key, None)
             return
@@ -92,9 +110,29 @@ class Node:
         if effect.bucket == durable.BLOCK:
             self.height = max(self.height, durable.height_of_key(effect.key))
 
+    def lose_last_writes(self, count: int) -> None:
+        """The disk never had the last `count` writes, whatever it said: the store is what it was before."""
+        self.honest = False
+        for _ in range(min(count, len(self._journal))):
+            bucket, key, before = self._journal.pop()
+            if before is None:
+                self.records[bucket].pop(key, None)
+            else:
+                self.records[bucket][key] = before
+
+    def lose_store(self) -> None:
+        """The operator starts over, with the directory that the founder gave out and the same key."""
+        self.honest = False
+        self.damaged = False
+        self.records = {}
+        self.blobs = dict(self._founding_blobs)
+        self._journal.clear()
+
     def lose_volatile(self) -> None:
         """The process is gone."""
         self.engine = None
+        self.paused = False
+        self.waiting.clear()
         self.starting = False
         self.life += 1
         self.timers.clear()

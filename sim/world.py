@@ -8,6 +8,7 @@ before the next effect, and a crash may fall between any two.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from random import Random
 from typing import TYPE_CHECKING, Protocol
@@ -38,6 +39,7 @@ from protocol.events import (
     SetTimer,
     TimerFired,
 )
+from sim.clock import Clock
 from sim.connections import Connections
 from sim.errors import (
     BlobMissingError,
@@ -59,6 +61,9 @@ if TYPE_CHECKING:
     from protocol.jobs import Job, JobResult
 
 ReadBlob = Callable[[Digest], bytes]
+
+DISK_RETRY_MS = 1_000
+"""How soon whoever looks after a node starts it again when its disk was full."""
 
 CLOCK_SPREAD_MS = 10**6
 """Monotonic clocks start anywhere below this in each life: no engine may carry a time across a restart."""
@@ -116,6 +121,8 @@ class World:
         self.invariants = list(invariants)
         self.reports: list[Report] = []
         self.failed_jobs: list[FailedJob] = []
+        self.watch: Callable[[Node, Effect], None] | None = None
+        """Called after each effect; it may crash the node, which then performs no further one."""
         self._worker = worker
         self._by_peer: dict[PeerId, list[Node]] = {}
         delays = delays or Delays()
@@ -201,19 +208,88 @@ class World:
         """Crash once the node has performed `ordinal` effects over all its lives, before the next one."""
         self.nodes[index].crash_at = CrashPlan(ordinal, restart_ms)
 
-    def partition(self, groups: Iterable[Iterable[int]]) -> None:
-        """Part the network; connections across are noticed as lost a little later, on each side by itself."""
-        self.network.partition(groups)
-        self._mark(f"partition {[self.network.side(node.index) for node in self.nodes]}")
+    def partition(self, groups: Iterable[Iterable[int]]) -> int:
+        """Part the network; connections across are noticed as lost a little later, on each side by itself.
+
+        Returns the partition's number, for `end_partition`.
+        """
+        sides = [list(group) for group in groups]
+        number = self.network.partition(sides)
+        self._mark(f"partition {sides}")
         self._connections.break_separated()
+        return number
+
+    def end_partition(self, number: int) -> None:
+        """End one partition; nodes connect again by themselves."""
+        self.network.end_partition(number)
+        self._mark(f"end partition {number}")
+        self._reconnect()
 
     def heal(self) -> None:
-        """End the partition and mend every cut link; nodes connect again by themselves."""
+        """End every partition and mend every cut link; nodes connect again by themselves."""
         self.network.heal()
         self._mark("heal")
+        self._reconnect()
+
+    def _reconnect(self) -> None:
         for node in self.nodes:
             for other in self.nodes[: node.index]:
                 self._connections.connect_soon(node, other)
+
+    def pause(self, index: int) -> None:
+        """Let a running node neither hear nor act until `resume`; its connections stay up."""
+        self.nodes[index].paused = self.nodes[index].alive
+        self._mark(f"pause {index}")
+
+    def resume(self, index: int) -> None:
+        """What has come in the meantime is handled at once, in its order."""
+        node = self.nodes[index]
+        if not node.paused:
+            return
+        node.paused = False
+        self._mark(f"resume {index}")
+        waiting, node.waiting = node.waiting, deque()
+        for event in waiting:
+            self.schedule.push(0, self._to_life, node, node.life, event)
+
+    def set_clock_rate(self, index: int, rate: float) -> None:
+        """Let a node's clock run fast or slow; timers that run already end when they would have."""
+        node = self.nodes[index]
+        node.clock_rate = rate
+        node.clock.set_rate(self.now, rate)
+        self._mark(f"clock {index} x {rate}")
+
+    def set_slowness(self, index: int, factor: float) -> None:
+        """Let a node's jobs take `factor` times as long, and each event `factor` - 1 ms."""
+        self.nodes[index].slowness = factor
+        self._mark(f"slowness {index} x {factor}")
+
+    def set_disk_full(self, index: int, full: bool) -> None:
+        """While a disk is full its node ends at the first write, and is started again and again."""
+        self.nodes[index].disk_full = full
+        self._mark(f"disk {index} {'full' if full else 'free'}")
+
+    def corrupt(self, index: int) -> None:
+        """Damage the store of a node that is down: it refuses to start until it starts over."""
+        self._require_down(index).damaged = True
+        self._mark(f"corrupt {index}")
+
+    def truncate(self, index: int, writes: int) -> None:
+        """Take the last writes of a node that is down back; it counts as faulty from here on."""
+        self._require_down(index).lose_last_writes(writes)
+        self._mark(f"truncate {index} by {writes}")
+
+    def start_over(self, index: int) -> None:
+        """Start a node that is down with an empty store; it counts as faulty from here on."""
+        self._require_down(index).lose_store()
+        self._mark(f"start over {index}")
+        self.start(index)
+
+    def _require_down(self, index: int) -> Node:
+        node = self.nodes[index]
+        if not node.down:
+            raise WorldError(f"node {index} is running")
+        return node
 
     def cut(self, source: int, target: int) -> None:
         """Swallow everything from source to target, unnoticed."""
@@ -285,6 +361,23 @@ class World:
             self._deliver(node, event)
 
     def _deliver(self, node: Node, event: Event) -> None:
+        if node.paused:
+            node.waiting.append(event)
+        elif node.slowness > 1.0:
+            node.busy_until_ms = max(self.now, node.busy_until_ms) + int(node.slowness) - 1
+            self.schedule.push(node.busy_until_ms - self.now, self._show_to_life, node, node.life, event)
+        else:
+            self._show(node, event)
+
+    def _show_to_life(self, node: Node, life: int, event: Event) -> None:
+        if node.life != life:
+            return
+        if node.paused:
+            node.waiting.append(event)
+        else:
+            self._show(node, event)
+
+    def _show(self, node: Node, event: Event) -> None:
         shown = [event] if node.filter is None else node.filter.events(event)
         for each in shown:
             if node.engine is None:
@@ -294,20 +387,33 @@ class World:
     def _handle(self, node: Node, engine: EngineLike, event: Event) -> None:
         self.trace.add(self.now, node.index, event_text(event, self.name))
         try:
-            effects = engine.handle(event, self.now - node.clock_origin_ms)
+            effects = engine.handle(event, node.clock.read(self.now))
         except Exception as error:
             raise EngineRaisedError(self, f"node {node.index} raised {error!r} on {event!r}") from error
         if node.filter is not None:
             effects = node.filter.effects(effects)
         crash = node.due_crash(len(effects))
-        performed = effects if crash is None else effects[: crash.effects]
-        for effect in performed:
+        performed = self._perform_all(node, effects if crash is None else effects[: crash.effects])
+        if crash is not None and node.alive:
+            self._crash(node, crash.restart_ms)
+        self.check_invariants(node, performed)
+
+    def _perform_all(self, node: Node, effects: Sequence[Effect]) -> Sequence[Effect]:
+        """Perform effects in order, as far as the node gets: those that it has performed."""
+        life = node.life
+        for count, effect in enumerate(effects):
+            if node.disk_full and isinstance(effect, Persist | PutBlob):
+                self._mark(f"disk of {node.index} is full")
+                self._crash(node, DISK_RETRY_MS)
+                return effects[:count]
             node.performed += 1
             self.trace.add(self.now, node.index, effect_text(effect, self.name))
             self._perform(node, effect)
-        if crash is not None:
-            self._crash(node, crash.restart_ms)
-        self.check_invariants(node, performed)
+            if self.watch is not None:
+                self.watch(node, effect)
+                if node.life != life:
+                    return effects[: count + 1]
+        return effects
 
     def _perform(self, node: Node, effect: Effect) -> None:
         match effect:
@@ -328,13 +434,13 @@ class World:
                 node.blobs.pop(digest, None)
             case SetTimer(key, delay_ms):
                 token = self.schedule.issued + 1
-                node.timers[key] = self.schedule.push(
-                    max(0, delay_ms), self._fire, node, node.life, key, token
-                )
+                delay_ms = node.clock.virtual(max(0, delay_ms))
+                node.timers[key] = self.schedule.push(delay_ms, self._fire, node, node.life, key, token)
             case CancelTimer(key):
                 node.timers.pop(key, None)
             case RunJob(key, job):
                 duration = self._worker.duration_ms(node.index, job, self.schedule.random)
+                duration = int(duration * node.slowness)
                 token = self.schedule.issued + 1
                 node.jobs[key] = self.schedule.push(
                     duration, self._finish_job, node, node.life, key, job, token
@@ -372,7 +478,10 @@ class World:
         if node.life != life:
             return
         node.starting = False
-        node.clock_origin_ms = self.now - node.entropy.randrange(CLOCK_SPREAD_MS)
+        if node.damaged:
+            self.trace.add(self.now, node.index, "refuses its damaged store")
+            return
+        node.clock = Clock(self.now, node.entropy.randrange(CLOCK_SPREAD_MS), node.clock_rate)
         node.engine = node.make_engine(node)
         self._deliver(node, node.start_event())
         for other in self.nodes:

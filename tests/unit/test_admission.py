@@ -58,7 +58,7 @@ class Live:
 
     @property
     def now(self) -> int:
-        return self.scene.world.now - self.scene.world.nodes[0].clock_origin_ms
+        return self.scene.world.nodes[0].clock.read(self.scene.world.now)
 
     def make(self, kind: Kind, body: Body, payload: bytes = b"", round_: int = 2, who: int = 1) -> bytes:
         identity = self.scene.founding.identities[who]
