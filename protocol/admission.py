@@ -6,10 +6,25 @@ from protocol.duties.contribute import payload_fits
 from protocol.duties.desk import Desk
 from protocol.envelope import Statement
 from protocol.ledger.state import LedgerState
-from protocol.messages import Contribution, DealerEvidence, KeyAdvert, Kind, ShareBundle, Transaction
+from protocol.messages import (
+    AggregateClaim,
+    Body,
+    Contribution,
+    DealerEvidence,
+    KeyAdvert,
+    Kind,
+    Receipt,
+    ReleaseStage,
+    Reveal,
+    ShareBundle,
+    ShareRelease,
+    Transaction,
+)
+from protocol.params import ProtocolParams
 from protocol.pinning import evidence_holds, keys_are_sound
 
-MAX_SLOT_ATTEMPT = 16
+CHECK_RELEASES = 3
+"""How often a holder may release check shares: of the dropped, of the late, and at the hard deadline."""
 NONCE_WINDOW = 16
 """How many transactions of one account may wait."""
 HARMLESS = frozenset({"stale", "early"})
@@ -47,7 +62,7 @@ def _wrong_round(state: LedgerState, statement: Statement) -> str | None:
 
 
 def _wrong_slot(desk: Desk, statement: Statement) -> str | None:
-    """Of a validator, about a validator, with a small attempt. The next round's may be others."""
+    """Of a validator, about a validator, of an attempt that there can be. The next round's may be others."""
     validators, slot = desk.state.validators, statement.slot
     ahead = statement.round > desk.state.round
     if statement.sender not in validators:
@@ -56,11 +71,38 @@ def _wrong_slot(desk: Desk, statement: Statement) -> str | None:
         return "early" if ahead else "stale"
     if slot.subject and slot.subject not in validators:
         return "early" if ahead else "slot"
-    return "slot" if slot.attempt % 128 >= MAX_SLOT_ATTEMPT else None
+    return None if _attempt_exists(statement.body, desk.rules.params) else "slot"
+
+
+def _attempt_exists(body: Body, params: ProtocolParams) -> bool:
+    """Attempts number what one sender may say; without a bound it could fill the memory of all."""
+    match body:
+        case Receipt() | AggregateClaim():
+            return body.attempt < params.max_attempts
+        case ShareRelease():
+            return body.attempt < (1 if body.stage is ReleaseStage.UNMASK else CHECK_RELEASES)
+        case _:
+            return True
+
+
+def _is_lean(body: Body, params: ProtocolParams) -> bool:
+    """No more shares, secrets or z than a round has proposers."""
+    match body:
+        case ShareRelease():
+            lengths = [len(body.shares)]
+        case AggregateClaim():
+            lengths = [len(body.self_seeds), len(body.mask_secrets)]
+        case Reveal():
+            lengths = [len(body.zs)]
+        case _:
+            return True
+    return max(lengths) <= params.n_proposers
 
 
 def _wrong_content(desk: Desk, statement: Statement) -> str | None:
     """A commitment that fits neither digest nor form, a weight that none may have, evidence of nothing."""
+    if not _is_lean(statement.body, desk.rules.params):
+        return "size"
     if isinstance(statement.body, Contribution):
         return None if payload_fits(desk, statement) else "payload"
     if isinstance(statement.body, KeyAdvert):

@@ -13,6 +13,7 @@ committed and timed-out view, `high_qc` with its block, own proposals) is durabl
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
@@ -207,6 +208,11 @@ class Agreement:
             EnteredView(view, view_timeout_ms(view, self.base_ms, self.cap_ms)),
         ]
         return actions + self._propose_forced()
+
+    def timeouts_kept(self) -> dict[bytes, int]:
+        """How many time-outs of this view and later ones are kept of each validator."""
+        ahead = [gathered for view, gathered in self._timeouts.items() if view >= self.view]
+        return dict(Counter(sender for gathered in ahead for sender in gathered))
 
     # -- proposing -----------------------------------------------------------------------------
 

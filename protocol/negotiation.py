@@ -85,6 +85,10 @@ class Negotiation:
         early, self._early = self._early, {}
         return early
 
+    def early_messages(self) -> dict[bytes, int]:
+        """How many messages of the next height are kept of each peer."""
+        return {peer: len(kept) for peer, kept in self._early.items()}
+
     def _new_agreement(self, safety: Safety) -> Agreement:
         state, params = self.desk.state, self.desk.rules.params
         adverts = tuple(a.peer for a in state.learning.adverts if a.peer in state.validators)

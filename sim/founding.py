@@ -18,7 +18,9 @@ from protocol.params import MICRO, PROFILES, Genesis, GenesisMember, ProtocolPar
 from protocol.secrets import DealerPackage, issue_packages
 from protocol.sortition import default_roles
 from sim.filters import Filter
-from sim.invariants import Agreement, Invariant, Supply
+from sim.invariants.agreement import Agreement
+from sim.invariants.base import Invariant
+from sim.invariants.supply import Supply
 from sim.learner import SyntheticLearner, sample_count
 from sim.network import LinkModel
 from sim.node import EngineLike, Node

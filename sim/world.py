@@ -51,7 +51,7 @@ from sim.errors import (
 )
 from sim.fetching import Fetching
 from sim.filters import Filter
-from sim.invariants import Invariant, InvariantError
+from sim.invariants.base import Invariant, InvariantError
 from sim.network import LinkModel, Network
 from sim.node import CrashPlan, EngineLike, Node
 from sim.schedule import Delays, Schedule

@@ -8,25 +8,13 @@ from __future__ import annotations
 
 from attrs import define, field
 
-from protocol.codec import decode
-from protocol.envelope import Envelope, Statement, make_statement, signing_digest
+from protocol.envelope import Statement, make_statement
 from protocol.events import Broadcast, Effect, Event, JobDone, Received, RunJob, Send
 from protocol.jobs import Job, JobResult
 from protocol.keys import Identity
-from protocol.messages import KIND_RULES, MESSAGE_BYTES, Body, Kind, Statements
+from protocol.messages import Body, Kind, Statements
 from sim.filters import Filter
-
-
-def read_statement(data: bytes) -> Statement:
-    """An envelope, decoded but not verified; raises `ValueError` where it is none."""
-    envelope = decode(Envelope, data, MESSAGE_BYTES)
-    rule = KIND_RULES[Kind(envelope.kind)]
-    body: Body = decode(rule.body, envelope.body, rule.body_bytes)
-    return Statement(
-        envelope,
-        body,
-        signing_digest(envelope.network, envelope.round, envelope.kind, envelope.sender, envelope.body),
-    )
+from sim.reading import read_statement as read_statement
 
 
 def heard(event: Event) -> list[Statement]:

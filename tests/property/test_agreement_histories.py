@@ -30,10 +30,10 @@ from protocol.messages import (
     Proposal,
     Timeout,
 )
-from sim.conduct import Conduct
 from sim.filters import Filter
 from sim.founding import build_world, seeded_bytes
-from sim.invariants import InvariantError
+from sim.invariants.base import InvariantError
+from sim.invariants.conduct import Conduct
 from sim.network import LinkModel
 from sim.world import World
 

@@ -25,9 +25,9 @@ from protocol.secagg.scheme import scheme_of
 from protocol.sharing import ShareKind
 from sim.adversaries.tampering import read_statement
 from sim.casting import first_roles, member_of
-from sim.conduct import Conduct
 from sim.filters import Filter
 from sim.founding import STAKE_UNITS, Founding, build_world, found, small_params
+from sim.invariants.conduct import Conduct
 from sim.learner import SyntheticLearner
 from sim.node import Node
 from sim.worker import JobWorker

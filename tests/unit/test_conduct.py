@@ -34,8 +34,8 @@ from protocol.messages import (
     Vote,
     VotePhase,
 )
-from sim.conduct import Conduct
-from sim.invariants import InvariantError
+from sim.invariants.base import InvariantError
+from sim.invariants.conduct import Conduct
 from sim.node import Node
 from sim.world import World
 

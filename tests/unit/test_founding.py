@@ -11,8 +11,8 @@ from protocol.engine import Engine
 from protocol.jobs import EvaluateJob, TrainJob, VerifyJob
 from protocol.params import Setup
 from protocol.secagg.encoding import MODEL_FRACTION_BITS
-from sim.conduct import Conduct
 from sim.founding import build_world, found, small_params
+from sim.invariants.conduct import Conduct
 from sim.learner import SyntheticLearner, sample_count
 from sim.node import Node
 from sim.worker import JobWorker

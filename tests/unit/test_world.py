@@ -31,7 +31,8 @@ from protocol.events import (
 )
 from sim.errors import BrokenInvariantError, EngineRaisedError, SimulationStalled, WorldError
 from sim.filters import Filter
-from sim.invariants import Agreement, Supply
+from sim.invariants.agreement import Agreement
+from sim.invariants.supply import Supply
 from sim.network import LinkModel
 from sim.world import World
 

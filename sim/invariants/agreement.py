@@ -1,25 +1,19 @@
-"""What must hold after every event of a simulation, checked incrementally from the effects performed."""
+"""Agreement: no two honest nodes finalise different blocks at a height.
+
+docs/PROTOCOL.md section 7.2: "So no block but X can gather a commit certificate."
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from protocol import durable
 from protocol.events import Effect, Persist
+from sim.invariants.base import InvariantError
 
 if TYPE_CHECKING:
     from sim.node import Node
-
-
-class InvariantError(AssertionError):
-    """A run reached a state that must not be. The world adds the seed and the trace."""
-
-
-class Invariant(Protocol):
-    """Called after every event with the node and the effects it performed; raises `InvariantError`."""
-
-    def __call__(self, node: Node, performed: Sequence[Effect]) -> None: ...
 
 
 class Agreement:
@@ -48,19 +42,3 @@ class Agreement:
             raise InvariantError(
                 f"height {height}: node {whose} committed {first.hex()[:16]}, node {node} {mine.hex()[:16]}"
             )
-
-
-class Supply:
-    """The total of all money in every honest node's state is `total` after each block."""
-
-    def __init__(self, total_of: Callable[[Node], int], total: int) -> None:
-        self._total_of = total_of
-        self._total = total
-
-    def __call__(self, node: Node, performed: Sequence[Effect]) -> None:
-        if not node.honest or not node.alive:
-            return
-        if any(isinstance(effect, Persist) and effect.bucket == durable.BLOCK for effect in performed):
-            found = self._total_of(node)
-            if found != self._total:
-                raise InvariantError(f"node {node.index}: supply is {found}, not {self._total}")

@@ -21,10 +21,8 @@ from protocol.ledger.block import (
     decode_stored_block,
 )
 from protocol.messages import (
-    KIND_RULES,
     MESSAGE_BYTES,
     STATEMENT_KINDS,
-    Body,
     Kind,
     ReleaseStage,
     ShareRelease,
@@ -33,8 +31,9 @@ from protocol.messages import (
     VotePhase,
 )
 from protocol.sharing import ShareKind
-from sim.invariants import InvariantError
+from sim.invariants.base import InvariantError
 from sim.node import Node
+from sim.reading import own_statements
 
 COMMITTED_FIRST: dict[Kind, tuple[BlockKind, ...]] = {
     Kind.CONTRIBUTION: (BlockKind.SETUP,),
@@ -92,21 +91,17 @@ def _note_block(record: _Record, value: bytes) -> None:
 
 
 def _check_message(record: _Record, peer: bytes, data: bytes) -> None:
-    envelope = decode(Envelope, data, MESSAGE_BYTES)
-    if envelope.sender != peer:
-        return
-    kind = Kind(envelope.kind)
-    body: Body = decode(KIND_RULES[kind].body, envelope.body, KIND_RULES[kind].body_bytes)
-    if kind in STATEMENT_KINDS:
-        _check_statement(record, Statement(envelope, body, envelope.body))
-    elif isinstance(body, Vote):
-        _check_vote(record, body)
-    elif isinstance(body, Timeout):
-        record.timed_out[body.height] = max(body.view, record.timed_out.get(body.height, 0))
+    for statement in own_statements(data, peer):
+        body = statement.body
+        if statement.kind in STATEMENT_KINDS:
+            _check_statement(record, statement)
+        elif isinstance(body, Vote):
+            _check_vote(record, body)
+        elif isinstance(body, Timeout):
+            record.timed_out[body.height] = max(body.view, record.timed_out.get(body.height, 0))
 
 
 def _check_statement(record: _Record, statement: Statement) -> None:
-    """The encoded body stands for the id: sender, round and kind are in the slot."""
     if record.statements.setdefault(slot_of(statement), statement.id) != statement.id:
         raise InvariantError(f"two {statement.kind.name} statements for round {statement.round}")
     needed = COMMITTED_FIRST.get(statement.kind)
