@@ -27,7 +27,11 @@ class SimulationStalled(SimulationError):  # noqa: N818
 
 
 class BrokenInvariantError(SimulationError):
-    """An invariant was violated."""
+    """An invariant was violated; `invariant` is its name."""
+
+    def __init__(self, world: World, what: str, invariant: str) -> None:
+        super().__init__(world, what)
+        self.invariant = invariant
 
 
 class EngineRaisedError(SimulationError):

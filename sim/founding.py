@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from random import Random
 
 import numpy as np
+import numpy.typing as npt
 from attrs import evolve, frozen
 
 from protocol.blob import blob_digest
@@ -29,6 +30,8 @@ from sim.worker import JobWorker
 from sim.world import Worker, World
 
 STAKE_UNITS = 64 * MICRO
+
+Weights = npt.NDArray[np.float32]
 
 Factory = Callable[["Founding", int, Node], EngineLike]
 """Makes the engine of member `int` for one life of a node."""
@@ -69,36 +72,53 @@ def small_params(nodes: int, profile: str = "hardened", *, dimension: int = 64) 
     )
 
 
-def found(nodes: int, seed: int, params: ProtocolParams) -> Founding:
-    """Identities, a genesis with equal stakes, and a model near the origin, all from the seed."""
+def found(
+    nodes: int,
+    seed: int,
+    params: ProtocolParams,
+    *,
+    task: str = "synthetic",
+    weights: Weights | None = None,
+    stakes: Mapping[int, int] | None = None,
+    stake_units: int = STAKE_UNITS,
+    pool_units: int = 100 * MICRO,
+) -> Founding:
+    """Identities, a genesis, and a model, all from the seed.
+
+    `weights`, float32[d]: the first model; by default it is near the origin. `stakes`: those that differ
+    from `stake_units`, by member.
+    """
     identities = tuple(Identity.from_seed(seeded_bytes(seed, f"identity {i}")) for i in range(nodes))
     draws = Random(seed)
-    weights = np.array([draws.uniform(-0.1, 0.1) for _ in range(params.dimension)], dtype=np.float32)
+    if weights is None:
+        weights = np.array([draws.uniform(-0.1, 0.1) for _ in range(params.dimension)], dtype=np.float32)
     checkpoint = initial_checkpoint(params, weights)
     peers = [identity.peer for identity in identities]
     genesis = Genesis(
         name="sim",
-        task="synthetic",
+        task=task,
         params=params,
-        members=sort_members([GenesisMember(peer, STAKE_UNITS) for peer in peers]),
+        members=sort_members(
+            [GenesisMember(peer, (stakes or {}).get(i, stake_units)) for i, peer in enumerate(peers)]
+        ),
         beacon=seeded_bytes(seed, "beacon"),
         model_digest=blob_digest(checkpoint),
-        pool_units=100 * MICRO,
+        pool_units=pool_units,
     )
     dealt = params.setup is Setup.DEALER
     packages = issue_packages(seeded_bytes(seed, "dealer"), peers) if dealt else {}
     return Founding(seed, genesis, identities, checkpoint, packages)
 
 
-def make_engine(founding: Founding, member: int, node: Node) -> Engine:
-    """The real engine, with the node's own stream of entropy."""
+def make_engine(founding: Founding, member: int, node: Node, weight: int | None = None) -> Engine:
+    """The real engine, with the node's own stream of entropy. `weight`: by default a synthetic one."""
     identity = founding.identities[member]
     return Engine(
         identity,
         founding.genesis,
         node.entropy.randbytes,
         founding.packages.get(identity.peer),
-        sample_count(founding.genesis.params, member),
+        sample_count(founding.genesis.params, member) if weight is None else weight,
     )
 
 

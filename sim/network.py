@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from random import Random
 
-from attrs import field, frozen, validators
+from attrs import evolve, field, frozen, validators
 
 _probability = validators.and_(validators.ge(0.0), validators.le(1.0))
 
@@ -43,6 +43,26 @@ class LinkModel:
         return self.latency_min_ms + int(random.random() * span) + size // self.bytes_per_ms
 
 
+@frozen(kw_only=True)
+class Impairment:
+    """What makes a link worse: more loss, more latency, fewer bytes a millisecond (None: as many)."""
+
+    loss: float = field(default=0.0, validator=_probability)
+    delay_ms: int = field(default=0, validator=validators.ge(0))
+    bytes_per_ms: int | None = None
+
+    def applied(self, link: LinkModel) -> LinkModel:
+        """The link with this on top of what it has already."""
+        most = link.bytes_per_ms if self.bytes_per_ms is None else self.bytes_per_ms
+        return evolve(
+            link,
+            loss=1.0 - (1.0 - link.loss) * (1.0 - self.loss),
+            latency_min_ms=link.latency_min_ms + self.delay_ms,
+            latency_max_ms=link.latency_max_ms + self.delay_ms,
+            bytes_per_ms=min(link.bytes_per_ms, most),
+        )
+
+
 class Network:
     """Links between nodes 0 .. n-1. Every draw is from the `random` of the world."""
 
@@ -50,6 +70,8 @@ class Network:
         self.model = model
         self._random = random
         self._overrides: dict[tuple[int, int], LinkModel] = {}
+        self._impairments: dict[int, tuple[frozenset[int], Impairment]] = {}
+        self._links: dict[tuple[int, int], tuple[LinkModel, LinkModel]] = {}
         self._cut: set[tuple[int, int]] = set()
         self._partitions: dict[int, dict[int, int]] = {}
         self._made = 0
@@ -64,6 +86,19 @@ class Network:
             self._overrides.pop((source, target), None)
         else:
             self._overrides[source, target] = model
+        self._links.clear()
+
+    def impair(self, nodes: Iterable[int], impairment: Impairment) -> int:
+        """Make every link of these nodes worse, both ways; returns a number for `end_impairment`."""
+        self._made += 1
+        self._impairments[self._made] = (frozenset(nodes), impairment)
+        self._links.clear()
+        return self._made
+
+    def end_impairment(self, number: int) -> None:
+        """Undo one impairment; harmless where it has ended."""
+        self._impairments.pop(number, None)
+        self._links.clear()
 
     def cut(self, source: int, target: int) -> None:
         """Swallow what goes from source to target. An open connection stays up; a new one cannot be made."""
@@ -112,7 +147,20 @@ class Network:
         return self.passes(a, b) and self.passes(b, a)
 
     def link(self, source: int, target: int) -> LinkModel:
-        return self._overrides.get((source, target), self.model)
+        if not self._overrides and not self._impairments:
+            return self.model
+        known = self._links.get((source, target))
+        if known is None or known[0] is not self.model:
+            known = self.model, self._impaired(source, target)
+            self._links[source, target] = known
+        return known[1]
+
+    def _impaired(self, source: int, target: int) -> LinkModel:
+        link = self._overrides.get((source, target), self.model)
+        for nodes, impairment in self._impairments.values():
+            if source in nodes or target in nodes:
+                link = impairment.applied(link)
+        return link
 
     def arrivals(self, source: int, target: int, size: int, now: int) -> list[int]:
         """When a message sent now arrives: no time at all if it is lost, two if it is duplicated."""

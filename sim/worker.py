@@ -7,6 +7,7 @@ from typing import Protocol
 
 from protocol.events import Digest, Millis
 from protocol.jobs import (
+    ContributeJob,
     DisputeJob,
     EvaluateJob,
     EvaluateResult,
@@ -17,6 +18,7 @@ from protocol.jobs import (
     VerifyJob,
     run,
 )
+from sim.notes import Notes
 from sim.world import ReadBlob
 
 REMEMBERED_RESULTS = 64
@@ -31,16 +33,21 @@ class Learner(Protocol):
 
 
 class JobWorker:
-    """Durations are drawn from the ranges given, in virtual ms.
+    """Durations are drawn from the ranges given, in virtual ms. `notes` hears of every contribution.
 
     Every node verifies the same values, and blobs are named by their digests; so a verification is computed
     once and its result shared, which a run cannot tell from the real thing.
     """
 
     def __init__(
-        self, learner: Learner, train_ms: tuple[int, int] = (200, 800), job_ms: tuple[int, int] = (5, 60)
+        self,
+        learner: Learner,
+        train_ms: tuple[int, int] = (200, 800),
+        job_ms: tuple[int, int] = (5, 60),
+        notes: Notes | None = None,
     ) -> None:
         self._learner = learner
+        self._notes = notes
         self._train_ms = train_ms
         self._job_ms = job_ms
         self._results: dict[VerifyJob | DisputeJob, tuple[tuple[Digest, ...], JobResult]] = {}
@@ -58,6 +65,11 @@ class JobWorker:
                 return self._learner.evaluate(node, job, read_blob)
             case VerifyJob() | DisputeJob():
                 return self._shared(job, read_blob)
+            case ContributeJob():
+                result = run(job, read_blob)
+                if self._notes is not None:
+                    self._notes.take(job, result)
+                return result
             case _:
                 return run(job, read_blob)
 

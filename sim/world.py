@@ -348,7 +348,8 @@ class World:
             try:
                 invariant(node, performed)
             except InvariantError as error:
-                raise BrokenInvariantError(self, str(error)) from error
+                name = error.invariant or type(invariant).__name__.lower()
+                raise BrokenInvariantError(self, str(error), name) from error
 
     # -- events into engines, effects out of them ------------------------------------------------------
 

@@ -149,7 +149,7 @@ class FatEquivocator(StatementTampering):
     def _release(self, tag: int) -> Statement:
         proof = tuple(bytes([level]) * 32 for level in range(12))
         shares = (ReleasedShare(bytes([tag]) * 32, 0, bytes(SHARE_BYTES), proof),) * self.shares
-        return self.signed(self.round, Kind.SHARE_RELEASE, ShareRelease(ReleaseStage.CHECK, 9, shares))
+        return self.signed(self.round, Kind.SHARE_RELEASE, ShareRelease(ReleaseStage.CHECK, 2, shares))
 
 
 @define(eq=False)

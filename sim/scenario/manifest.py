@@ -17,6 +17,7 @@ import attrs
 from attrs import field, frozen
 from attrs.validators import ge, gt, in_, le, matches_re
 
+from flocknode.learning.models import MODELS
 from flocknode.learning.task import PARTITIONS, TASK_NAMES
 from flocknode.tables import Record, read_record
 from protocol.ledger.block import BlockKind
@@ -294,7 +295,7 @@ class _Reader:
             values.setdefault("n_proposers", n_proposers)
             values.setdefault("n_voters", n_voters)
             base = PROFILES[network.profile](
-                dimension=network.dimension,
+                dimension=network.dimension if network.task == SYNTHETIC else MODELS[network.task].dimension,
                 n_proposers=values.pop("n_proposers"),
                 n_voters=values.pop("n_voters"),
             )

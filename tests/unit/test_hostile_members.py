@@ -13,6 +13,7 @@ from attrs import evolve
 from round_scenes import Cast, Scene
 
 from protocol.codec import encode
+from protocol.compose import EVIDENCE_BYTES, equivocations_known
 from protocol.consensus import leader_of
 from protocol.envelope import make_statement, open_envelope
 from protocol.events import Notify, Penalise, Received
@@ -25,15 +26,20 @@ from protocol.messages import (
     Body,
     Contribution,
     Kind,
+    ReleasedShare,
+    ReleaseStage,
     Reveal,
     ShareBundle,
+    ShareRelease,
     Statements,
     Transaction,
     TransactionKind,
     VoteOpening,
     Witness,
 )
+from protocol.pool import Pool
 from protocol.secrets import possession_message
+from protocol.sharing import SHARE_BYTES
 from sim.adversaries.dealers import BoxSpoiler
 from sim.adversaries.hiding import Hider, HidingForger, Hoard
 from sim.adversaries.leaders import CitingLeader
@@ -286,15 +292,38 @@ def test_a_dealer_deaf_to_complaints_that_withholds_its_shares_too_stalls_nothin
 # -- statements too large for a block ----------------------------------------------------------------
 
 
-def test_contradictions_too_large_for_a_block_do_not_keep_a_round_from_ending() -> None:
+def test_statements_with_more_shares_than_there_are_dealers_are_refused() -> None:
     scene = Scene(lambda s: {s.voters[0]: FatEquivocator(*signer(s, s.voters[0]), 1, 600)}, nodes=NODES)
     scene.end_round()
     fat = scene.statements(Kind.SHARE_RELEASE)
     assert sum(len(s.cited()) for i, s in fat if i == scene.voters[0]) > BLOCK_BYTES
-    assert any("SHARE_RELEASE" in str(note["kind"]) for note in scene.notes("equivocation"))
+    assert {note["reason"] for note in scene.notes("rejected")} == {"size"}
+    assert reported(scene) == {scene.peer(scene.voters[0])}
     assert scene.kinds()[-1] is BlockKind.OUTCOME
-    assert all(len(encode(block)) < BLOCK_BYTES for block in scene.blocks())
     assert_unharmed(scene)
+
+
+def test_contradictions_too_large_for_a_block_are_left_out_of_it() -> None:
+    scene = Scene(nodes=NODES)
+    engine = scene.engine(0)
+    pool, network = Pool(), scene.founding.genesis.network
+    for shares in (2, 60):
+        for tag in (1, 2):
+            release = ShareRelease(ReleaseStage.CHECK, 0, (fat_share(tag),) * shares)
+            pool.add(
+                make_statement(
+                    scene.founding.identities[shares % NODES], network, 1, Kind.SHARE_RELEASE, release
+                )
+            )
+    assert len(pool.conflicts) == 2
+    ((first, second),) = equivocations_known(engine.state, pool)
+    assert len(first) + len(second) <= EVIDENCE_BYTES
+    assert open_envelope(first, network).sender == scene.peer(2)
+
+
+def fat_share(tag: int) -> ReleasedShare:
+    proof = tuple(bytes([level]) * 32 for level in range(12))
+    return ReleasedShare(bytes([tag]) * 32, 0, bytes(SHARE_BYTES), proof)
 
 
 @pytest.mark.parametrize("padding_bytes", [3_000, 31_000])

@@ -1,0 +1,244 @@
+"""A scenario put on its feet in virtual time: real engines, the cast, the timeline, and every invariant."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from random import Random
+from typing import TYPE_CHECKING
+
+from attrs import define, evolve, field
+
+from protocol import durable
+from protocol.engine import Engine
+from protocol.events import Effect, Persist
+from protocol.ledger.block import stored_block_id
+from protocol.ledger.state import genesis_state
+from protocol.params import MICRO, ProtocolParams
+from sim.adversaries.actor import Actor
+from sim.adversaries.coalition import Coalition
+from sim.adversaries.registry import make_filter
+from sim.casting import first_roles
+from sim.filters import Watched
+from sim.founding import Founding, found, make_engine, supply_of, total_units
+from sim.invariants.agreement import Agreement
+from sim.invariants.base import StepRule
+from sim.invariants.blame import Blame
+from sim.invariants.conduct import Conduct
+from sim.invariants.integrity import Integrity
+from sim.invariants.ledger import Ledger
+from sim.invariants.memory import Memory
+from sim.invariants.privacy import Privacy
+from sim.invariants.supply import Supply
+from sim.learner import SyntheticLearner
+from sim.learning import RealLearner, first_weights, load_tasks
+from sim.network import LinkModel
+from sim.node import Node
+from sim.notes import Notes
+from sim.scenario.manifest import SYNTHETIC, LinkTable, NodeTable, Scenario, ScenarioError
+from sim.scenario.selectors import Parts, parts_of_roles, select
+from sim.scenario.timeline import Timeline
+from sim.worker import JobWorker, Learner
+from sim.world import World
+
+if TYPE_CHECKING:
+    from flocknode.learning.task import Task
+
+
+@define(eq=False)
+class Stage:
+    """`numbers`: members' nodes by peer; `parts`: those of round 1; `cast`: who misbehaves, by node.
+
+    `round_of`: the round that each node's engine was in when it last committed a block.
+    """
+
+    scenario: Scenario
+    seed: int
+    founding: Founding
+    parts: Parts
+    numbers: Mapping[bytes, int]
+    world: World
+    ledger: Ledger
+    timeline: Timeline
+    integrity: Integrity
+    privacy: Privacy
+    blame: Blame
+    memory: Memory
+    cast: dict[int, tuple[str, Watched]] = field(factory=dict)
+    round_of: dict[int, int] = field(factory=dict)
+
+    def note_round(self, node: Node, performed: Sequence[Effect]) -> None:
+        """An invariant that holds nothing, and keeps count."""
+        if any(isinstance(e, Persist) and e.bucket == durable.BLOCK for e in performed) and isinstance(
+            node.engine, Engine
+        ):
+            self.round_of[node.index] = node.engine.state.round
+
+
+def build_stage(scenario: Scenario, seed: int, keep_trace: int = 20_000) -> Stage:
+    """Everything but the passing of time. Raises `ScenarioError` for a cast that cannot be."""
+    params, tasks = scenario.params, _tasks(scenario, seed)
+    if tasks:
+        largest = max(task.train_count for task in tasks)
+        params = evolve(params, max_weight=min(1 << 16, 1 << (largest - 1).bit_length()))
+    founding = _found(scenario, seed, params, tasks)
+    numbers = {identity.peer: number for number, identity in enumerate(founding.identities)}
+    parts = parts_of_roles(first_roles(founding), numbers)
+    notes = Notes()
+    learner: Learner = (
+        RealLearner(params, tasks) if tasks else SyntheticLearner(params, founding.bytes32("learner"))
+    )
+    world = World(
+        seed, JobWorker(learner, notes=notes), model=_link_model(scenario.link), keep_trace=keep_trace
+    )
+    timeline = Timeline(
+        world, scenario.faults, numbers, genesis_state(founding.genesis), Random(f"timeline {seed}")
+    )
+    stage = Stage(
+        scenario=scenario,
+        seed=seed,
+        founding=founding,
+        parts=parts,
+        numbers=numbers,
+        world=world,
+        ledger=Ledger(founding.genesis),
+        timeline=timeline,
+        integrity=Integrity(params, notes, lambda digest: _blob_of(world, digest)),
+        privacy=Privacy(
+            params, notes, lambda peer: _is_honest(world, peer), lambda digest: _blob_of(world, digest)
+        ),
+        blame=Blame(
+            lambda peer: _is_honest(world, peer),
+            lambda peer: timeline.disturbed(numbers[peer], timeline.state.round) or scenario.link.loss > 0,
+            lambda peer: str(numbers[peer]),
+        ),
+        memory=Memory(params),
+    )
+    _add_nodes(stage, tasks)
+    _add_invariants(stage)
+    return stage
+
+
+def _add_invariants(stage: Stage) -> None:
+    rules: list[StepRule] = [stage.privacy.at_step, stage.blame, stage.integrity, stage.timeline.at_step]
+    stage.ledger.rules = rules
+    stage.world.invariants = [
+        Agreement(stored_block_id),
+        Supply(supply_of, total_units(stage.founding.genesis)),
+        Conduct(),
+        stage.privacy,
+        stage.ledger,
+        stage.memory,
+        stage.note_round,
+    ]
+
+
+def _tasks(scenario: Scenario, seed: int) -> list[Task]:
+    network = scenario.network
+    if network.task == SYNTHETIC:
+        return []
+    return load_tasks(network.task, network.nodes, seed, network.partition)
+
+
+def _found(scenario: Scenario, seed: int, params: ProtocolParams, tasks: Sequence[Task]) -> Founding:
+    """Stakes may depend on roles, which depend on stakes: roles are then those of equal stakes."""
+    network = scenario.network
+    units = round(network.stake_tokens * MICRO)
+    weights = first_weights(tasks[0], seed) if tasks else None
+
+    def founded(stakes: Mapping[int, int]) -> Founding:
+        return found(
+            network.nodes,
+            seed,
+            params,
+            task=network.task,
+            weights=weights,
+            stakes=stakes,
+            stake_units=units,
+            pool_units=round(network.pool_tokens * MICRO),
+        )
+
+    equal = founded({})
+    stakes = stakes_of(scenario, parts_of_founding(equal))
+    return founded(stakes) if stakes else equal
+
+
+def parts_of_founding(founding: Founding) -> Parts:
+    """Who has which part in round 1 if everybody advertises in time."""
+    numbers = {identity.peer: number for number, identity in enumerate(founding.identities)}
+    return parts_of_roles(first_roles(founding), numbers)
+
+
+def stakes_of(scenario: Scenario, parts: Parts) -> dict[int, int]:
+    """Stakes in units that differ from the network's, by node."""
+    return {
+        number: round(table.stake_tokens * MICRO)
+        for table in scenario.nodes
+        if table.stake_tokens is not None
+        for number in select(table.who, parts, Random(0))
+    }
+
+
+def cast_of(scenario: Scenario, parts: Parts) -> dict[int, NodeTable]:
+    """Who misbehaves, by node. Raises `ScenarioError` where a node is given two behaviours."""
+    cast: dict[int, NodeTable] = {}
+    for table in scenario.nodes:
+        if table.behaviour == "honest":
+            continue
+        for number in select(table.who, parts, Random(0)):
+            if number in cast:
+                raise ScenarioError(
+                    f"node {number} is to be both {cast[number].behaviour} and {table.behaviour}: "
+                    "select nodes that do not overlap"
+                )
+            cast[number] = table
+    return cast
+
+
+def _add_nodes(stage: Stage, tasks: Sequence[Task]) -> None:
+    scenario, founding, world = stage.scenario, stage.founding, stage.world
+    coalition, cast = Coalition(), cast_of(scenario, stage.parts)
+    held = [(founding.genesis.model_digest, founding.checkpoint)]
+    twins = [n for table in scenario.twins for n in select(table.who, stage.parts, Random(0))]
+    for place, member in enumerate([*range(scenario.network.nodes), *twins]):
+        watched = None
+        if member in cast and place < scenario.network.nodes:
+            table = cast[member]
+            actor = Actor(
+                founding=founding,
+                member=member,
+                parts=stage.parts,
+                coalition=coalition,
+                options=table.options,
+            )
+            made = make_filter(table.behaviour, actor)
+            watched = None if made is None else Watched(made)
+            if watched is not None:
+                stage.cast[member] = (table.behaviour, watched)
+        weight = tasks[member].train_count if tasks else None
+        world.add_node(
+            founding.identities[member].peer,
+            lambda node, m=member, w=weight: make_engine(founding, m, node, w),  # type: ignore[misc]
+            filter=watched,
+            blobs=held,
+        )
+
+
+def _link_model(link: LinkTable) -> LinkModel:
+    return LinkModel(
+        latency_min_ms=link.latency_min_ms,
+        latency_max_ms=link.latency_max_ms,
+        bytes_per_ms=max(1, link.bytes_per_s // 1_000),
+        loss=link.loss,
+        duplicate=link.duplicate,
+        reorder=link.reorder,
+        late_ms=link.late_ms,
+    )
+
+
+def _blob_of(world: World, digest: bytes) -> bytes | None:
+    return next((node.blobs[digest] for node in world.nodes if digest in node.blobs), None)
+
+
+def _is_honest(world: World, peer: bytes) -> bool:
+    """Whether every machine with this key is honest."""
+    return all(node.honest for node in world.nodes if node.peer == peer)
