@@ -13,6 +13,7 @@ from protocol.codec import DecodeError
 from protocol.engine import Engine
 from protocol.ledger.block import decode_stored_block
 from protocol.ledger.chain import ChainError, replay
+from protocol.ledger.settlement import LEAST_SURVIVORS
 from protocol.params import Genesis
 from sim.errors import BrokenInvariantError, EngineRaisedError, SimulationError, SimulationStalled
 from sim.invariants.liveness import round_bound_ms
@@ -21,6 +22,9 @@ from sim.scenario.manifest import Scenario
 from sim.scenario.outcome import Ending, NodeEnd, proven_faults
 from sim.scenario.stage import Stage, build_stage
 from sim.scenario.timeline import Strike
+
+LOOK_EVERY_MS = 20_000
+"""Virtual time between two looks at whether a run has any hope of going on."""
 
 Report = dict[str, Any]
 Progress = Callable[[int], None]
@@ -98,10 +102,15 @@ def _live(stage: Stage, progress: Progress) -> Violation | None:
             progress(min(told, goal))
         return told >= goal and stage.timeline.open == 0 and _all_ended(stage, goal)
 
+    patience_ms = round(stage.scenario.network.patience_s * 1_000)
     try:
-        stage.world.run(is_over, max_virtual_ms=round(stage.scenario.network.patience_s * 1_000))
-    except SimulationStalled as error:
-        return liveness.of_stall(error)
+        while stage.world.now < patience_ms:
+            try:
+                stage.world.run(is_over, max_virtual_ms=min(LOOK_EVERY_MS, patience_ms - stage.world.now))
+                return None
+            except SimulationStalled as error:
+                if liveness.is_hopeless():
+                    return liveness.of_stall(error)
     except BrokenInvariantError as error:
         return Violation(invariant=error.invariant, what=str(error))
     except EngineRaisedError as error:
@@ -132,27 +141,40 @@ class _Liveness:
         self.ended = step.before.round
         self._began_ms = self._stage.world.now
 
+    @property
+    def waited_ms(self) -> int:
+        """How long no round has ended, and nothing struck or was mended."""
+        return self._stage.world.now - max(self._began_ms, self._stage.timeline.quiet_since_ms)
+
+    @property
+    def bound_ms(self) -> int:
+        validators = len(self._stage.timeline.state.validators)
+        return round_bound_ms(self._stage.founding.genesis.params, validators)
+
+    def is_hopeless(self) -> bool:
+        """Nothing more is to come that could change anything, and a round has had its time."""
+        return self._stage.timeline.open == 0 and self.waited_ms > self.bound_ms
+
     def of_stall(self, error: SimulationStalled) -> Violation | None:
-        """No violation where the network was not whole, or was whole for too short a time."""
-        stage = self._stage
-        validators = len(stage.timeline.state.validators)
-        bound_ms = round_bound_ms(stage.founding.genesis.params, validators)
-        waited_ms = stage.world.now - max(self._began_ms, stage.timeline.quiet_since_ms)
-        if not is_whole(stage) or waited_ms <= bound_ms:
+        """No violation where the network was not whole."""
+        if not is_whole(self._stage):
             return None
         return Violation(
             invariant="liveness",
-            what=f"the network is whole, and no round ended for {waited_ms} ms; the bound is {bound_ms} ms: "
-            f"{error}",
+            what=f"the network is whole, and no round ended for {self.waited_ms} ms; the bound is "
+            f"{self.bound_ms} ms: {error}",
         )
 
 
 def is_whole(stage: Stage) -> bool:
-    """Whether more than 2/3 of the validators are honest, up and connected with each other."""
+    """Whether more than 2/3 of the validators, and no fewer than a round needs, are honest, up and connected.
+
+    docs/PROTOCOL.md section 3.1: "Fewer than 4 eligible: no roles, the round waits for adverts."
+    """
     validators = stage.timeline.state.validators
     up = [n for n in stage.world.nodes if n.honest and n.alive and not n.paused and n.peer in validators]
     linked = [n for n in up if sum(other.index in n.connections for other in up) >= len(up) - 1]
-    return len(linked) >= quorum(len(validators))
+    return len(linked) >= max(quorum(len(validators)), LEAST_SURVIVORS + 1)
 
 
 # -- what came of it -----------------------------------------------------------------------------------
