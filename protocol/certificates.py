@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from protocol import keys
 from protocol.codec import encode
 from protocol.envelope import signing_digest
@@ -18,8 +20,16 @@ def more_than_third(n: int) -> int:
     return n // 3 + 1
 
 
-def certificate_holds(certificate: Certificate, network: bytes, validators: tuple[bytes, ...]) -> bool:
-    """Distinct validators, more than 2/3 of all, each with a valid signature on the very vote."""
+def certificate_holds(
+    certificate: Certificate,
+    network: bytes,
+    validators: tuple[bytes, ...],
+    verify: Callable[[bytes, bytes, bytes], bool] = keys.verify,
+) -> bool:
+    """Distinct validators, more than 2/3 of all, each with a valid signature on the very vote.
+
+    `verify` is asked as `protocol.keys.verify` would be.
+    """
     voters = [voter for voter, _ in certificate.signatures]
     if sorted(set(voters)) != voters or not set(voters) <= set(validators):
         return False
@@ -27,6 +37,6 @@ def certificate_holds(certificate: Certificate, network: bytes, validators: tupl
         return False
     body = encode(certificate.vote)
     return all(
-        keys.verify(voter, signing_digest(network, certificate.round, Kind.VOTE, voter, body), signature)
+        verify(voter, signing_digest(network, certificate.round, Kind.VOTE, voter, body), signature)
         for voter, signature in certificate.signatures
     )

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
-from attrs import evolve
-
-from protocol.envelope import Statement, open_envelope
+from protocol.checks import Checks
+from protocol.envelope import Statement
 
 CACHE_SIZE = 4096
 
@@ -14,8 +13,9 @@ CACHE_SIZE = 4096
 class Cited:
     """Opens envelopes without payload. What a node received or made itself is remembered as opened."""
 
-    def __init__(self, network: bytes) -> None:
+    def __init__(self, network: bytes, checks: Checks) -> None:
         self.network = network
+        self._checks = checks
         self._opened: OrderedDict[bytes, Statement] = OrderedDict()
 
     def open(self, data: bytes) -> Statement:
@@ -24,14 +24,13 @@ class Cited:
         if known is not None:
             self._opened.move_to_end(data)
             return known
-        statement = open_envelope(data, self.network, stripped=True)
+        statement = self._checks.open(data, self.network, stripped=True)
         self._keep(data, statement)
         return statement
 
     def remember(self, statement: Statement) -> None:
         """A statement whose signature is known to hold."""
-        bare = evolve(statement.envelope, payload=b"")
-        self._keep(statement.cited(), Statement(bare, statement.body, statement.id))
+        self._keep(statement.cited(), statement.bare)
 
     def _keep(self, data: bytes, statement: Statement) -> None:
         self._opened[data] = statement

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import TypeAlias
 
 from attrs import define, evolve, field, frozen
@@ -107,6 +108,7 @@ class WantBlock:
 
 Action: TypeAlias = Save | Emit | Judge | EnteredView | Decided | WantBlock
 StatementOpener: TypeAlias = Callable[[bytes], Statement]
+CertificateCheck: TypeAlias = Callable[[Certificate, bytes, tuple[bytes, ...]], bool]
 
 
 class ProposalError(ValueError):
@@ -115,8 +117,12 @@ class ProposalError(ValueError):
 
 def leader_of(order: Sequence[bytes], height: int, view: int) -> bytes:
     """Leaders rotate by view over the pinned adverts, starting at another one for every height."""
-    offset = int.from_bytes(digest("leader", height.to_bytes(8, "big"))[:8], "big")
-    return order[(offset + view - 1) % len(order)]
+    return order[(_leader_offset(height) + view - 1) % len(order)]
+
+
+@lru_cache(maxsize=16)
+def _leader_offset(height: int) -> int:
+    return int.from_bytes(digest("leader", height.to_bytes(8, "big"))[:8], "big")
 
 
 def view_timeout_ms(view: int, base_ms: int, cap_ms: int) -> int:
@@ -137,6 +143,7 @@ class Agreement:
     cap_ms: int
     opener: StatementOpener
     safety: Safety
+    certificate_holds: CertificateCheck = certificate_holds
     _blocks: dict[bytes, Block] = field(factory=dict, init=False)
     _proposals: dict[int, tuple[Statement, Block]] = field(factory=dict, init=False)
     _votes: dict[Vote, dict[bytes, bytes]] = field(factory=dict, init=False)
@@ -216,9 +223,9 @@ class Agreement:
 
     # -- proposing -----------------------------------------------------------------------------
 
-    def propose(self, block: Block, encoded: bytes) -> list[Action]:
+    def propose(self, block: Block) -> list[Action]:
         """Put a new block before the others; only where `may_propose_anew`."""
-        return self._propose(block, encoded, None)
+        return self._propose(block, None)
 
     def _propose_forced(self) -> list[Action]:
         forced = self._justified_block()
@@ -228,9 +235,9 @@ class Agreement:
         if block is None:
             return []
 
-        return self._propose(block, encode(block), highest)
+        return self._propose(block, highest)
 
-    def _propose(self, block: Block, encoded: bytes, qc: Certificate | None) -> list[Action]:
+    def _propose(self, block: Block, qc: Certificate | None) -> list[Action]:
 
         timeouts: tuple[bytes, ...] = ()
         if self.view > 1 and not (qc is not None and qc.vote.view == self.view - 1):
@@ -240,10 +247,10 @@ class Agreement:
             timeouts = tuple(gathered[peer].cited() for peer in sorted(gathered))
         body = Proposal(self.height, self.view, block.hash, qc, timeouts)
         self.safety = evolve(
-            self.safety, proposed_view=self.view, proposal_body=encode(body), proposal_block=encoded
+            self.safety, proposed_view=self.view, proposal_body=encode(body), proposal_block=block.encoded
         )
         self._blocks[block.hash] = block
-        return [Save(self.safety), Emit(Kind.PROPOSAL, body, payload=encoded)]
+        return [Save(self.safety), Emit(Kind.PROPOSAL, body, payload=block.encoded)]
 
     # -- messages ------------------------------------------------------------------------------
 
@@ -299,7 +306,7 @@ class Agreement:
             return []
         if vote.phase is VotePhase.PREPARE and (vote.phase, vote.view) in self._certified:
             return []
-        if not certificate_holds(certificate, self.network, self.validators):
+        if not self.certificate_holds(certificate, self.network, self.validators):
             raise ProposalError("a certificate that does not hold")
         return self._on_sound_certificate(certificate, sender)
 
@@ -418,7 +425,7 @@ class Agreement:
             self.round,
         ):
             raise ProposalError("a certificate of another height or phase")
-        if certificate != self.safety.high_qc and not certificate_holds(
+        if certificate != self.safety.high_qc and not self.certificate_holds(
             certificate, self.network, self.validators
         ):
             raise ProposalError("a certificate that does not hold")
@@ -476,7 +483,7 @@ class Agreement:
         block = self._blocks.get(certificate.vote.block_hash)
         if block is None or (current is not None and current.vote.view >= certificate.vote.view):
             return []
-        self.safety = evolve(self.safety, high_qc=certificate, high_block=encode(block))
+        self.safety = evolve(self.safety, high_qc=certificate, high_block=block.encoded)
         return [Save(self.safety)]
 
     def _on_timeouts(self, view: int) -> list[Action]:

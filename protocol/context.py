@@ -26,7 +26,7 @@ def require(holds: bool, what: str) -> None:
         raise JobError(what)
 
 
-@frozen
+@frozen(cache_hash=True)
 class RoundContext:
     """What all jobs of one round share.
 

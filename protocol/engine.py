@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from protocol import durable, keys
 from protocol.admission import HARMLESS, inadmissible
+from protocol.checks import Checks
 from protocol.cited import Cited
 from protocol.codec import DecodeError, decode, encode
 from protocol.consensus import Agreement, Safety
@@ -18,7 +19,7 @@ from protocol.duties import check, results, share, zs
 from protocol.duties.advance import advance
 from protocol.duties.contribute import payload_fits
 from protocol.duties.desk import Desk
-from protocol.envelope import Statement, WireError, open_envelope
+from protocol.envelope import Statement, WireError
 from protocol.events import (
     BlobFailed,
     BlobReady,
@@ -71,7 +72,10 @@ from protocol.secrets import DealerPackage
 
 
 class Engine:
-    """One node. `entropy(n)` gives n random bytes; `weight` is the node's public sample count w_i."""
+    """One node. `entropy(n)` gives n random bytes; `weight` is the node's public sample count w_i.
+
+    `checks` may be shared with other nodes (`protocol.checks`).
+    """
 
     def __init__(
         self,
@@ -80,6 +84,7 @@ class Engine:
         entropy: Callable[[int], bytes],
         dealer: DealerPackage | None = None,
         weight: int = 1,
+        checks: Checks | None = None,
     ) -> None:
         self.me = identity.peer
         self.genesis = genesis
@@ -87,11 +92,12 @@ class Engine:
         self.entropy = entropy
         self.rejects: Counter[str] = Counter()
         self.peers: set[bytes] = set()
-        self.cited = Cited(self.network)
+        self.checks = checks or Checks()
+        self.cited = Cited(self.network, self.checks)
         self.pool = Pool()
-        self.outbox = Outbox(identity, self.network, self.pool)
+        self.outbox = Outbox(identity, self.network, self.pool, self.checks.note_signed)
         rules = Rules(genesis.params, self.network)
-        self.chain = Chain(genesis, rules, self.cited.open)
+        self.chain = Chain(genesis, rules, self.cited.open, self.checks)
         self.desk = Desk(
             me=self.me,
             rules=rules,
@@ -100,13 +106,19 @@ class Engine:
             entropy=entropy,
             dealer=dealer,
             weight=min(weight, genesis.params.max_weight),
-            state_of=lambda: self.chain.state,
+            chain=self.chain,
         )
         self.lifecycle = Lifecycle(self.chain, self.desk, self.cited)
         self.repair = Repair(self.desk, self.outbox, self.stored_block)
         self.judging = Judging(self.chain, self.desk, self.repair, self.cited)
         self.negotiation = Negotiation(
-            self.desk, self.cited, self.judging, self.repair, decide=self._decided, reject=self._reject
+            self.desk,
+            self.cited,
+            self.judging,
+            self.repair,
+            decide=self._decided,
+            reject=self._reject,
+            checks=self.checks,
         )
         self._handlers = self._make_handlers()
         self._now: Millis = 0
@@ -211,7 +223,7 @@ class Engine:
 
     def _receive(self, peer: bytes, data: bytes) -> None:
         try:
-            statement = open_envelope(data, self.network)
+            statement = self.checks.open(data, self.network)
         except WireError as error:
             self._reject(peer, error.reason, str(error))
             return
@@ -392,7 +404,7 @@ class Engine:
         assert isinstance(statement.body, Statements)
         for data in statement.body.envelopes:
             try:
-                inner = open_envelope(data, self.network)
+                inner = self.checks.open(data, self.network)
             except WireError as error:
                 self._reject(peer, error.reason, str(error))
                 return

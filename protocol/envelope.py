@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cached_property
 from typing import NamedTuple
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 from protocol import keys
 from protocol.codec import DecodeError, bytes_of, decode, digest, encode, int_range
@@ -60,38 +62,49 @@ def signing_digest(network: bytes, round_: int, kind: int, sender: bytes, body: 
 
 @frozen
 class Statement:
-    """An envelope whose form and signature hold, its decoded body, and its id (the signing digest)."""
+    """An envelope whose form and signature hold, its decoded body, and its id (the signing digest).
+
+    What is derived from them is worked out once: statements are looked at again after every event.
+    """
 
     envelope: Envelope
     body: Body
     id: bytes
 
-    @property
+    @cached_property
     def kind(self) -> Kind:
         return Kind(self.envelope.kind)
 
-    @property
+    @cached_property
     def sender(self) -> bytes:
         return self.envelope.sender
 
-    @property
+    @cached_property
     def round(self) -> int:
         return self.envelope.round
 
-    @property
+    @cached_property
     def slot(self) -> Slot:
         return slot_of(self)
 
-    def to_bytes(self) -> bytes:
-        """As it travels, payload included."""
-        return encode(self.envelope)
-
-    def cited(self) -> bytes:
+    @cached_property
+    def bare(self) -> Statement:
         """As it stands in a block: without the payload."""
         if not self.envelope.payload:
-            return encode(self.envelope)
-        e = self.envelope
-        return encode(Envelope(e.version, e.network, e.round, e.kind, e.sender, e.body, e.signature))
+            return self
+        return Statement(evolve(self.envelope, payload=b""), self.body, self.id)
+
+    @cached_property
+    def _cited(self) -> bytes:
+        return encode(self.bare.envelope)
+
+    def to_bytes(self) -> bytes:
+        """As it travels, payload included."""
+        return encode(self.envelope) if self.envelope.payload else self._cited
+
+    def cited(self) -> bytes:
+        """The bytes of `bare`."""
+        return self._cited
 
 
 class Slot(NamedTuple):
@@ -151,10 +164,17 @@ def make_statement(
     return Statement(envelope, body, digest_)
 
 
-def open_envelope(data: bytes, network: bytes, *, stripped: bool = False) -> Statement:
+def open_envelope(
+    data: bytes,
+    network: bytes,
+    *,
+    stripped: bool = False,
+    verify: Callable[[bytes, bytes, bytes], bool] = keys.verify,
+) -> Statement:
     """Decode, check and verify one envelope; raises `WireError`, and nothing else, for anything else.
 
-    `stripped`: the envelope stands in a block, where the payload is left out.
+    `stripped`: the envelope stands in a block, where the payload is left out. `verify` is asked as
+    `protocol.keys.verify` would be.
     """
     try:
         envelope = decode(Envelope, data, MESSAGE_BYTES)
@@ -176,6 +196,6 @@ def open_envelope(data: bytes, network: bytes, *, stripped: bool = False) -> Sta
     except DecodeError as error:
         raise WireError("malformed", f"{kind.name}: {error}") from None
     digest_ = signing_digest(network, envelope.round, envelope.kind, envelope.sender, envelope.body)
-    if not keys.verify(envelope.sender, digest_, envelope.signature):
+    if not verify(envelope.sender, digest_, envelope.signature):
         raise WireError("signature", f"{kind.name} from {keys.short_name(envelope.sender)}")
     return Statement(envelope, body, digest_)

@@ -158,6 +158,14 @@ class AgreementKey:
         """Sealing to and from the holder of `public`, for one agreement. AgreementError as in `agree`."""
         return Channel(self.agree(public), self.public, public)
 
+    def open(self, sender_public: bytes, box: bytes, associated: bytes) -> bytes:
+        """The plaintext of a box from `seal`. SealError unless keys, direction, `associated` are its own."""
+        try:
+            channel = self.channel(sender_public)
+        except AgreementError as error:
+            raise SealError(f"no key with this sender: {error}") from error
+        return channel.open(box, associated)
+
 
 @frozen
 class Channel:
@@ -203,12 +211,8 @@ def seal(sender_secret: bytes, recipient_public: bytes, plaintext: bytes, associ
 
 
 def open_sealed(recipient_secret: bytes, sender_public: bytes, box: bytes, associated: bytes) -> bytes:
-    """The plaintext of a box from `seal`. SealError unless keys, direction and `associated` are its own."""
-    try:
-        channel = AgreementKey(recipient_secret).channel(sender_public)
-    except AgreementError as error:
-        raise SealError(f"no key with this sender: {error}") from error
-    return channel.open(box, associated)
+    """`AgreementKey.open` with a key that is loaded for this box alone. AgreementError on a bad length."""
+    return AgreementKey(recipient_secret).open(sender_public, box, associated)
 
 
 CURVE25519_P = 2**255 - 19

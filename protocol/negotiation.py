@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from protocol import durable
+from protocol.checks import Checks
 from protocol.cited import Cited
 from protocol.codec import DecodeError, encode
 from protocol.consensus import (
@@ -57,9 +58,11 @@ class Negotiation:
         *,
         decide: Callable[[StoredBlock], None],
         reject: Reject,
+        checks: Checks,
     ) -> None:
         self.desk = desk
         self.cited = cited
+        self.checks = checks
         self.judging = judging
         self.repair = repair
         self.readiness = Readiness(desk, judging.chain, cited, lambda: self.agreement)
@@ -102,6 +105,7 @@ class Negotiation:
             cap_ms=params.max_view_timeout_ms,
             opener=self.cited.open,
             safety=safety,
+            certificate_holds=self.checks.certificate_holds,
         )
 
     # -- what is due ---------------------------------------------------------------------------
@@ -117,7 +121,7 @@ class Negotiation:
         self.judging.learned = False
         block = self.readiness.next_block()
         if block is not None:
-            self._perform(self.agreement.propose(block, encode(block)))
+            self._perform(self.agreement.propose(block))
 
     def on_view_timer(self) -> None:
         self._perform(self.agreement.on_view_timer(self.agreement.view))

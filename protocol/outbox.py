@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from attrs import define, field
 
 from protocol import durable
@@ -14,11 +16,12 @@ from protocol.pool import Pool
 
 @define(eq=False)
 class Outbox:
-    """Collects the effects of one event."""
+    """Collects the effects of one event. `note_signed` hears of every message that is signed."""
 
     identity: Identity
     network: bytes
     pool: Pool
+    note_signed: Callable[[Statement], None]
     effects: list[Effect] = field(factory=list, init=False)
 
     def add(self, effect: Effect) -> None:
@@ -37,7 +40,7 @@ class Outbox:
 
     def publish(self, round_: int, kind: Kind, body: Body, payload: bytes = b"") -> Statement:
         """Make an own statement: durable first, then in the pool, then to everyone."""
-        statement = make_statement(self.identity, self.network, round_, kind, body, payload)
+        statement = self._sign(round_, kind, body, payload)
         data = statement.to_bytes()
         self.persist(durable.STATEMENT, durable.round_key(round_, statement.id), data)
         self.pool.add(statement)
@@ -46,19 +49,24 @@ class Outbox:
 
     def send(self, peer: bytes, round_: int, kind: Kind, body: Body, payload: bytes = b"") -> None:
         """A message for one peer; nothing is kept."""
-        statement = make_statement(self.identity, self.network, round_, kind, body, payload)
+        statement = self._sign(round_, kind, body, payload)
         self.add(Send(peer, statement.to_bytes()))
 
     def announce(self, round_: int, kind: Kind, body: Body, payload: bytes = b"") -> Statement:
         """A message for everyone that is no statement; nothing is kept."""
-        statement = make_statement(self.identity, self.network, round_, kind, body, payload)
+        statement = self._sign(round_, kind, body, payload)
         self.add(Broadcast(statement.to_bytes()))
         return statement
 
     def signed(self, round_: int, kind: Kind, body: Body) -> Statement:
         """A message that is signed and not sent."""
-        return make_statement(self.identity, self.network, round_, kind, body)
+        return self._sign(round_, kind, body, b"")
 
     def send_statement(self, peer: bytes, statement: Statement) -> None:
         """Send what is signed already."""
         self.add(Send(peer, statement.to_bytes()))
+
+    def _sign(self, round_: int, kind: Kind, body: Body, payload: bytes) -> Statement:
+        statement = make_statement(self.identity, self.network, round_, kind, body, payload)
+        self.note_signed(statement)
+        return statement

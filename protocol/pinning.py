@@ -168,7 +168,7 @@ def pinned_value(state: LedgerState, dealer: bytes, kind: ShareKind) -> tuple[by
     return bundle.share_roots[kind], pinned
 
 
-def check_seed_matches(state: LedgerState, rules: Rules, peer: bytes, seed: bytes) -> bool:
+def check_seed_matches(state: LedgerState, context: RoundContext, peer: bytes, seed: bytes) -> bool:
     """Does rho_i fit its pinned hash, and would dealing it give the pinned root?
 
     Without the second condition a dealer of garbage could choose, after the others have spoken, whether its
@@ -176,9 +176,9 @@ def check_seed_matches(state: LedgerState, rules: Rules, peer: bytes, seed: byte
     """
     learning = state.learning
     bundle = next((b for b in learning.sharers if b.peer == peer), None)
-    if bundle is None or bundle.hash_check != secret_hash("check", rules.network, state.round, peer, seed):
+    if bundle is None or bundle.hash_check != secret_hash("check", context.network, state.round, peer, seed):
         return False
-    root = _check_root(round_context(state, rules), learning.proposers.index(peer), seed)
+    root = _check_root(context, learning.proposers.index(peer), seed)
     return root == bundle.share_roots[ShareKind.CHECK]
 
 
@@ -199,10 +199,19 @@ def z_root_from(state: LedgerState, rules: Rules, zs: Sequence[bytes]) -> bytes 
         return zs[0] if 2 * agreeing > len(learning.contributors) else None
     if len(zs) != len(learning.sharers):
         return None
-    for bundle, z in zip(learning.sharers, zs, strict=True):
-        if secret_hash("z", rules.network, state.round, bundle.peer, z) != bundle.hash_z:
+    pinned_hashes = tuple((bundle.peer, bundle.hash_z) for bundle in learning.sharers)
+    return _z_root_of(rules.network, state.round, pinned_hashes, tuple(zs))
+
+
+@lru_cache(maxsize=256)
+def _z_root_of(
+    network: bytes, round_: int, pinned: tuple[tuple[bytes, bytes], ...], zs: tuple[bytes, ...]
+) -> bytes | None:
+    """The joint root if each z_i fits the hash that its peer pinned; asked again for every reveal."""
+    for (peer, hash_z), z in zip(pinned, zs, strict=True):
+        if secret_hash("z", network, round_, peer, z) != hash_z:
             return None
-    return joint_z_root(rules.network, state.round, zs)
+    return joint_z_root(network, round_, zs)
 
 
 def claim_matches(state: LedgerState, rules: Rules, statement: Statement) -> bool:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from bisect import bisect_left, insort
+from collections.abc import Iterator, Sequence
 
 from attrs import define, field
 
-from protocol.envelope import Slot, Statement, slot_of
+from protocol.envelope import Slot, Statement
 from protocol.messages import Kind
 
 
@@ -16,20 +17,38 @@ class Pool:
 
     _by_slot: dict[Slot, Statement] = field(factory=dict, init=False)
     _by_id: dict[bytes, Statement] = field(factory=dict, init=False)
-    _by_kind: dict[tuple[int, int], dict[Slot, Statement]] = field(factory=dict, init=False)
+    _slots: dict[tuple[int, int], list[Slot]] = field(factory=dict, init=False)
+    _changes: dict[tuple[int, int], list[Slot]] = field(factory=dict, init=False)
     _conflicting_by_id: dict[bytes, Statement] = field(factory=dict, init=False)
     conflicts: dict[Slot, tuple[Statement, Statement]] = field(factory=dict, init=False)
 
     def add(self, statement: Statement) -> bool:
         """True if it is new. A second, different one of a slot is kept as evidence, a third is dropped."""
-        slot = slot_of(statement)
-        known = self._by_slot.get(slot)
+        known = self._by_slot.get(statement.slot)
         if known is not None:
             return known.id != statement.id and self.note_conflict(known, statement)
+        self._hold(statement)
+        return True
+
+    def _hold(self, statement: Statement) -> None:
+        slot = statement.slot
+        if slot not in self._by_slot:
+            insort(self._slots.setdefault((slot.round, slot.kind), []), slot)
         self._by_slot[slot] = statement
         self._by_id[statement.id] = statement
-        self._by_kind.setdefault((slot.round, slot.kind), {})[slot] = statement
-        return True
+        self._note_change(slot)
+
+    def _note_change(self, slot: Slot) -> None:
+        if slot.kind != Kind.TRANSACTION:  # which belong to no round, so that their list would never end
+            self._changes.setdefault((slot.round, slot.kind), []).append(slot)
+
+    def changes(self, round_: int, kind: int) -> Sequence[Slot]:
+        """Slots of one kind and round in the order in which what is held of them changed, again and again.
+
+        It only grows while the round matters, so its length tells whether anything has changed. None are
+        noted of transactions.
+        """
+        return self._changes.get((round_, kind), ())
 
     def note_conflict(self, first: Statement, second: Statement) -> bool:
         """Two different statements of one slot: evidence. True if there was none for this slot."""
@@ -37,6 +56,7 @@ class Pool:
         if new:
             self.conflicts[first.slot] = (first, second)
             self._conflicting_by_id.update({first.id: first, second.id: second})
+            self._note_change(first.slot)
         return new
 
     def get(
@@ -66,11 +86,9 @@ class Pool:
         """Of two that conflict, either."""
         return self._by_id.get(statement_id) or self._conflicting_by_id.get(statement_id)
 
-    def of_kind(self, round_: int, kind: Kind) -> Iterator[Statement]:
+    def of_kind(self, round_: int, kind: Kind) -> list[Statement]:
         """All of one kind and round, in slot order."""
-        entries = self._by_kind.get((round_, int(kind)), {})
-        for slot in sorted(entries):
-            yield entries[slot]
+        return [self._by_slot[slot] for slot in self._slots.get((round_, kind), ())]
 
     def conflicting(self, round_: int, kind: Kind) -> Iterator[Statement]:
         """Of each conflict of one kind and round, the statement that the slot does not hold."""
@@ -82,7 +100,7 @@ class Pool:
 
     def transactions(self) -> Iterator[Statement]:
         """All transactions held, of whatever round they were signed in."""
-        for round_, kind in sorted(self._by_kind):
+        for round_, kind in sorted(self._slots):
             if kind == Kind.TRANSACTION:
                 yield from self.of_kind(round_, Kind.TRANSACTION)
 
@@ -92,26 +110,27 @@ class Pool:
         if known is not None and known.id != statement.id:
             self.note_conflict(known, statement)
             del self._by_id[known.id]
-        self._by_slot[slot] = statement
-        self._by_id[statement.id] = statement
-        self._by_kind.setdefault((slot.round, slot.kind), {})[slot] = statement
+        self._hold(statement)
 
     def forget_before(self, round_: int) -> None:
         """Drop the statements of finished rounds; transactions stay until they are applied or void."""
         transaction = int(Kind.TRANSACTION)
         for slot in [s for s in self._by_slot if s.round < round_ and s.kind != transaction]:
             del self._by_id[self._by_slot.pop(slot).id]
-        for key in [k for k in self._by_kind if k[0] < round_ and k[1] != transaction]:
-            del self._by_kind[key]
+        for rows in (self._slots, self._changes):
+            for key in [k for k in rows if k[0] < round_ and k[1] != transaction]:
+                del rows[key]
         for slot in [s for s in self.conflicts if s.round < round_]:
             for statement in self.conflicts.pop(slot):
                 self._conflicting_by_id.pop(statement.id, None)
 
     def forget(self, slot: Slot) -> None:
+        """Drop a transaction."""
         statement = self._by_slot.pop(slot, None)
         if statement is not None:
             self._by_id.pop(statement.id, None)
-            self._by_kind.get((slot.round, slot.kind), {}).pop(slot, None)
+            slots = self._slots[slot.round, slot.kind]
+            del slots[bisect_left(slots, slot)]
 
     def kept(self) -> Iterator[tuple[bytes, int]]:
         """(sender, bytes with payload) of everything held, evidence included: what it costs to keep it."""

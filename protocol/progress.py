@@ -12,6 +12,7 @@ from protocol.compose import vouchers_for
 from protocol.duties.aggregate import current_claim
 from protocol.duties.desk import Desk
 from protocol.duties.share import opening_holds
+from protocol.following import Following
 from protocol.ledger.state import Phase
 from protocol.messages import AggregateClaim, Complaint, Kind, Ready
 from protocol.params import ProtocolParams
@@ -51,17 +52,27 @@ class Progress:
 
     def __init__(self, desk: Desk) -> None:
         self.desk = desk
+        pool = desk.pool
+        contributed = (Kind.CONTRIBUTION, Kind.RECEIPT, Kind.WITNESS)
+        self._adverts = Following(pool, (Kind.KEY_ADVERT,), self._has_advert)
+        self._bundles = Following(pool, (Kind.SHARE_BUNDLE,), self._has_bundle)
+        self._contributions = Following(pool, (Kind.CONTRIBUTION,), self._has_contribution)
+        self._receipted = Following(pool, contributed, self._has_receipt)
+        self._witnessed = Following(pool, contributed, self._has_witnesses)
+        self._votes = Following(pool, (Kind.SEALED_VOTE,), self._has_vote)
+        self._openings = Following(pool, (Kind.VOTE_OPENING,), self._has_opening)
 
     def held(self) -> tuple[dict[int, Set[bytes]], tuple[bytes, ...]]:
         """What a Ready says now: statements held by kind and subject, and blobs."""
         d = self.desk
-        held: dict[int, Set[bytes]] = {Kind.KEY_ADVERT: self._senders(Kind.KEY_ADVERT, d.advert_round)}
+        height, round_ = d.state.height, d.state.round
+        held: dict[int, Set[bytes]] = {Kind.KEY_ADVERT: self._adverts.peers(height, d.advert_round)}
         blobs: tuple[bytes, ...] = ()
         match d.learning.phase:
             case Phase.SHARE:
-                held[Kind.SHARE_BUNDLE] = self._senders(Kind.SHARE_BUNDLE) & set(d.learning.proposers)
+                held[Kind.SHARE_BUNDLE] = self._bundles.peers(height, round_)
                 # Without its z_i a dealer's shares are of no use: nobody could place the hidden points.
-                held[Kind.SEALED_SHARES] = set(d.memory.packages) & set(d.memory.zs)
+                held[Kind.SEALED_SHARES] = d.memory.packages.keys() & d.memory.zs.keys()
                 held[Kind.COMPLAINT] = self._unanswered()
             case Phase.CONTRIBUTE:
                 held |= self._held_contributions()
@@ -69,13 +80,13 @@ class Progress:
                 blobs = self._held_sum()
             case Phase.BALLOT:
                 held[Kind.REVEAL] = self._known_seeds()
-                held[Kind.SEALED_VOTE] = self._held_votes(Kind.SEALED_VOTE)
+                held[Kind.SEALED_VOTE] = self._votes.peers(height, round_)
             case Phase.DISPUTE:
                 held[Kind.CONTRIBUTION] = {
                     c.peer for c in d.learning.contributors if c.upload_digest in d.blobs
                 }
             case Phase.VOTE:
-                held[Kind.VOTE_OPENING] = self._held_votes(Kind.VOTE_OPENING)
+                held[Kind.VOTE_OPENING] = self._openings.peers(height, round_)
             case Phase.RECOVER:
                 held[Kind.REVEAL] = self._known_seeds()
             case Phase.ADVERT:
@@ -122,14 +133,14 @@ class Progress:
         disputed = verified is not None and verified.verdict is not Verdict.TRUSTED
         if d.learning.phase is not Phase.BALLOT or (disputed and not d.learning.ballot):
             return self.count()
-        return len(self._held_votes(Kind.SEALED_VOTE)), len(d.learning.voters)
+        return len(self._votes.peers(d.state.height, d.state.round)), len(d.learning.voters)
 
     def contributions(self) -> tuple[int, int]:
         """(have, expected) contributions, acknowledged or not; (0, 0) outside phase 2."""
         d = self.desk
         if d.learning.phase is not Phase.CONTRIBUTE:
             return 0, 0
-        return len(self._held_contributions()[Kind.CONTRIBUTION]), len(d.learning.sharers)
+        return len(self._contributions.peers(d.state.height, d.state.round)), len(d.learning.sharers)
 
     def reveals(self) -> tuple[int, int]:
         """(have, expected) check seeds; (0, 0) where none are waited for."""
@@ -142,28 +153,59 @@ class Progress:
         held, blobs = self.held()
         return Ready(height, late, held_of(self.desk.state.validators, held), blobs)
 
-    def _senders(self, kind: Kind, round_: int | None = None) -> set[bytes]:
-        """Validators whose one statement of a kind is held; who contradicts itself is not attested."""
+    # Rules for one peer; who contradicts itself is not attested.
+
+    def _has_one(self, round_: int, kind: Kind, peer: bytes, attempt: int = 0) -> bool:
+        pool = self.desk.pool
+        held = pool.get(round_, kind, peer, attempt) is not None
+        return held and not pool.is_contradicted(round_, kind, peer, attempt)
+
+    def _has_advert(self, peer: bytes) -> bool:
         d = self.desk
-        of_round = d.state.round if round_ is None else round_
-        senders = {statement.sender for statement in d.pool.of_kind(of_round, kind)}
-        return {
-            peer
-            for peer in senders & set(d.state.validators)
-            if not d.pool.is_contradicted(of_round, kind, peer)
-        }
+        return peer in d.state.validators and self._has_one(d.advert_round, Kind.KEY_ADVERT, peer)
+
+    def _has_bundle(self, peer: bytes) -> bool:
+        d = self.desk
+        attestable = peer in d.learning.proposers and peer in d.state.validators
+        return attestable and self._has_one(d.state.round, Kind.SHARE_BUNDLE, peer)
+
+    def _has_contribution(self, peer: bytes) -> bool:
+        d = self.desk
+        attestable = peer in self._sharers() and peer in d.state.validators
+        return attestable and self._has_one(d.state.round, Kind.CONTRIBUTION, peer)
+
+    def _has_receipt(self, peer: bytes) -> bool:
+        return self._vouched_by(peer) is Kind.RECEIPT
+
+    def _has_witnesses(self, peer: bytes) -> bool:
+        return self._vouched_by(peer) is Kind.WITNESS
+
+    def _vouched_by(self, peer: bytes) -> Kind | None:
+        """What speaks for the upload of a contribution that is attested."""
+        vouchers = vouchers_for(self.desk.state, self.desk.pool, peer) if self._has_contribution(peer) else []
+        return vouchers[0].kind if vouchers else None
+
+    def _has_vote(self, peer: bytes) -> bool:
+        d = self.desk
+        ballot = d.learning.ballot
+        return peer in d.learning.voters and self._has_one(d.state.round, Kind.SEALED_VOTE, peer, ballot)
+
+    def _has_opening(self, peer: bytes) -> bool:
+        d = self.desk
+        versions = d.pool.versions(d.state.round, Kind.VOTE_OPENING, peer, d.learning.ballot)
+        return peer in d.learning.voters and any(
+            opening_matches(d.state, d.rules, statement) for statement in versions
+        )
+
+    # -- what is held of a phase -----------------------------------------------------------------
 
     def _held_contributions(self) -> dict[int, Set[bytes]]:
-        d = self.desk
-        sharers = [bundle.peer for bundle in d.learning.sharers]
-        contributions = self._senders(Kind.CONTRIBUTION) & set(sharers)
-        receipted: set[bytes] = set()
-        witnessed: set[bytes] = set()
-        for peer in contributions:
-            vouchers = vouchers_for(d.state, d.pool, peer)
-            if vouchers:
-                (receipted if vouchers[0].kind is Kind.RECEIPT else witnessed).add(peer)
-        return {Kind.CONTRIBUTION: contributions, Kind.RECEIPT: receipted, Kind.WITNESS: witnessed}
+        height, round_ = self.desk.state.height, self.desk.state.round
+        return {
+            Kind.CONTRIBUTION: self._contributions.peers(height, round_),
+            Kind.RECEIPT: self._receipted.peers(height, round_),
+            Kind.WITNESS: self._witnessed.peers(height, round_),
+        }
 
     def _held_sum(self) -> tuple[bytes, ...]:
         claim = current_claim(self.desk)
@@ -173,27 +215,11 @@ class Progress:
         return (digest,) if digest in self.desk.blobs else ()
 
     def _known_seeds(self) -> set[bytes]:
-        sharers = {bundle.peer for bundle in self.desk.learning.sharers}
-        return set(self.desk.memory.findings.check_seeds) & sharers
+        return self.desk.memory.findings.check_seeds.keys() & self._sharers()
 
-    def _held_votes(self, kind: Kind) -> set[bytes]:
-        d = self.desk
-        ballot = d.learning.ballot
-        if kind is Kind.SEALED_VOTE:
-            return {
-                peer
-                for peer in d.learning.voters
-                if d.pool.get(d.state.round, kind, peer, ballot) is not None
-                and not d.pool.is_contradicted(d.state.round, kind, peer, ballot)
-            }
-        return {
-            peer
-            for peer in d.learning.voters
-            if any(
-                opening_matches(d.state, d.rules, statement)
-                for statement in d.pool.versions(d.state.round, kind, peer, ballot)
-            )
-        }
+    def _sharers(self) -> set[bytes]:
+        """U1."""
+        return {bundle.peer for bundle in self.desk.learning.sharers}
 
     def _unanswered(self) -> set[bytes]:
         """Dealers about whose shares a proposer complained, and who have not opened them in public."""

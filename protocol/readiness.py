@@ -37,6 +37,7 @@ class Readiness:
         self.progress = Progress(desk)
         self._agreement = agreement
         self._readys: dict[bytes, Statement] = {}
+        self._tally: Tally | None = None
 
     @property
     def is_validator(self) -> bool:
@@ -44,7 +45,7 @@ class Readiness:
 
     def clear(self) -> None:
         """A new height begins."""
-        self._readys = {}
+        self._readys, self._tally = {}, None
 
     # -- saying it -----------------------------------------------------------------------------
 
@@ -124,18 +125,23 @@ class Readiness:
             or not _is_lean(statement, len(validators))
         ):
             return False
-        self._readys[statement.sender] = statement
+        self._readys[statement.sender], self._tally = statement, None
         self.cited.remember(statement)
         return True
+
+    def _count(self) -> Tally:
+        """The Readys at hand, counted again only once there is another."""
+        if self._tally is None:
+            said = [(peer, s.body) for peer, s in sorted(self._readys.items()) if isinstance(s.body, Ready)]
+            self._tally = Tally(self.desk.state.validators, said)
+        return self._tally
 
     def next_block(self) -> Block | None:
         """The block that this node, as the leader, can put before the others now."""
         if not self.is_validator or not self._agreement().may_propose_anew:
             return None
         state, rules = self.desk.state, self.desk.rules
-        readys = sorted(self._readys.items())
-        tally = Tally(state.validators, [(peer, s.body) for peer, s in readys if isinstance(s.body, Ready)])
-        body = compose(state, rules, tally, self.desk.pool, self.desk.memory.findings)
+        body = compose(state, rules, self._count(), self.desk.pool, self.desk.memory.findings)
         if body is None:
             return None
         block = Block(
@@ -146,7 +152,7 @@ class Readiness:
             state_root=bytes(32),
             leader=self.desk.me,
             view=self._agreement().view,
-            readys=tuple(statement.cited() for _, statement in readys),
+            readys=tuple(statement.cited() for _, statement in sorted(self._readys.items())),
             body=encode(body),
         )
         try:
@@ -156,7 +162,7 @@ class Readiness:
             self.desk.outbox.notify("cannot_propose", why=str(error))
             return None
         block = evolve(block, state_root=after.root)
-        if len(encode(block)) > BLOCK_BYTES:
+        if len(block.encoded) > BLOCK_BYTES:
             self.desk.outbox.notify("cannot_propose", why=f"a block above {BLOCK_BYTES} bytes")
             return None
         return block

@@ -68,6 +68,7 @@ from protocol.pinning import (
     keys_are_sound,
     opening_matches,
     openings_pinned,
+    round_context,
     sealed_votes_pinned,
     seeds_pinned,
     sharers_pinned,
@@ -376,13 +377,14 @@ def _check_seeds_fit(state: LedgerState, body: blocks.BallotBody, tally: Tally, 
     _require(len(body.check_seeds) == len(learning.sharers), "one check seed for each of U1")
     contributors = {contribution.peer for contribution in learning.contributors}
     attested = set(tally.attested(Kind.REVEAL))
+    context = round_context(state, rules)
     for bundle, seed in zip(learning.sharers, body.check_seeds, strict=True):
         name = keys.short_name(bundle.peer)
         if seed == ZERO_SEED:
             _require(bundle.peer not in contributors, f"the check seed of {name} is needed")
             _require(bundle.peer not in attested, f"the check seed of {name} is known")
         else:
-            _require(check_seed_matches(state, rules, bundle.peer, seed), f"wrong check seed of {name}")
+            _require(check_seed_matches(state, context, bundle.peer, seed), f"wrong check seed of {name}")
 
 
 def _challenges(
@@ -538,8 +540,9 @@ def _abort(
             _require(int(body.reason) == learning.reason, "another reason than the one it was abandoned for")
     expected = seeds_pinned(state, tally)
     _require([entry.peer for entry in body.check_seeds] == list(expected), "check seeds: not those attested")
+    context = round_context(state, rules)
     for entry in body.check_seeds:
-        _require(check_seed_matches(state, rules, entry.peer, entry.secret), "wrong check seed")
+        _require(check_seed_matches(state, context, entry.peer, entry.secret), "wrong check seed")
     state = _pin_next(state, body.closing.adverts, tally, rules, opener)
     seeds = {**_known_seeds(learning), **{entry.peer: entry.secret for entry in body.check_seeds}}
     return end_round(

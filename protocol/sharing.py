@@ -30,7 +30,7 @@ from protocol.codec import (
     int_range,
 )
 from protocol.context import Index, RoundContext
-from protocol.keys import AgreementError, SealError, agreement_public, open_sealed
+from protocol.keys import AgreementError, AgreementKey, SealError, agreement_public
 from protocol.params import Masking
 from protocol.secrets import RoundSecrets, round_bytes, secret_hash
 
@@ -243,11 +243,11 @@ def open_box(
     context: RoundContext,
     dealer: Index,
     holder: Index,
-    seal_secret: bytes,
+    seal_key: AgreementKey,
     box: bytes,
     roots: tuple[bytes, bytes, bytes],
 ) -> SharePackage:
-    """The shares in a box, each proven under the dealer's root of its kind. `seal_secret` is the holder's.
+    """The shares in a box, each proven under the dealer's root of its kind. `seal_key` is the holder's.
 
     z_i is not checked: a wrong one is replaced by asking another proposer, a wrong share is not.
     Raises `ShareError`: the box is not from this dealer to this holder, is malformed, or a share is not
@@ -256,7 +256,7 @@ def open_box(
     whose = f"shares of dealer {dealer} for holder {holder}"
     associated = box_associated(context, dealer, holder)
     try:
-        plaintext = open_sealed(seal_secret, context.seal_publics[dealer], box, associated)
+        plaintext = seal_key.open(context.seal_publics[dealer], box, associated)
     except SealError as error:
         raise ShareError(f"{whose}: {error}") from error
     return check_package(context, dealer, holder, plaintext, roots)

@@ -7,7 +7,9 @@ function of these.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Set
+from functools import lru_cache
 
 from protocol.certificates import more_than_third, quorum
 from protocol.messages import Held, Kind, Ready
@@ -27,10 +29,11 @@ def bitmap(roster: tuple[bytes, ...], members: Set[bytes]) -> bytes:
     return value.to_bytes((value.bit_length() + 7) // 8, "little")
 
 
-def members_of(roster: tuple[bytes, ...], bits: bytes) -> set[bytes]:
-    """The inverse of `bitmap`; bits beyond the roster say nothing."""
+@lru_cache(maxsize=256)
+def members_of(roster: tuple[bytes, ...], bits: bytes) -> frozenset[bytes]:
+    """The inverse of `bitmap`; bits beyond the roster say nothing. Most nodes say the same."""
     value = int.from_bytes(bits, "little")
-    return {peer for index, peer in enumerate(roster) if value >> index & 1}
+    return frozenset(peer for index, peer in enumerate(roster) if value >> index & 1)
 
 
 def held_of(roster: tuple[bytes, ...], held: Mapping[int, Set[bytes]]) -> tuple[Held, ...]:
@@ -44,10 +47,11 @@ class Tally:
     def __init__(self, validators: tuple[bytes, ...], readys: Iterable[tuple[bytes, Ready]]) -> None:
         self.validators = validators
         self.readys = dict(sorted(readys))
-        self.held: dict[bytes, dict[int, set[bytes]]] = {
+        self.held: dict[bytes, dict[int, frozenset[bytes]]] = {
             peer: {entry.kind: members_of(validators, entry.bitmap) for entry in ready.held}
             for peer, ready in self.readys.items()
         }
+        self._attested: dict[int, tuple[bytes, ...]] = {}
 
     @property
     def is_quorum(self) -> bool:
@@ -68,8 +72,12 @@ class Tally:
 
     def attested(self, kind: Kind) -> tuple[bytes, ...]:
         """Peers whose statement of this kind more than 1/3 of *all* validators hold, in order."""
-        least = more_than_third(len(self.validators))
-        return tuple(peer for peer in self.validators if self.count(kind, peer) >= least)
+        known = self._attested.get(kind)
+        if known is None:
+            least = more_than_third(len(self.validators))
+            counts = Counter(peer for held in self.held.values() for peer in held.get(kind, ()))
+            known = self._attested[kind] = tuple(peer for peer in self.validators if counts[peer] >= least)
+        return known
 
     def holders(self, digest: bytes) -> int:
         """How many hold this blob."""

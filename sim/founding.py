@@ -7,10 +7,11 @@ from random import Random
 
 import numpy as np
 import numpy.typing as npt
-from attrs import evolve, frozen
+from attrs import evolve, field, frozen
 
 from protocol.blob import blob_digest
 from protocol.checkpoint import initial_checkpoint
+from protocol.checks import Checks
 from protocol.codec import digest
 from protocol.engine import Engine
 from protocol.keys import Identity
@@ -18,6 +19,7 @@ from protocol.ledger.block import stored_block_id
 from protocol.params import MICRO, PROFILES, Genesis, GenesisMember, ProtocolParams, Setup, sort_members
 from protocol.secrets import DealerPackage, issue_packages
 from protocol.sortition import default_roles
+from sim.checks import SharedChecks
 from sim.filters import Filter
 from sim.invariants.agreement import Agreement
 from sim.invariants.base import Invariant
@@ -46,6 +48,7 @@ class Founding:
     identities: tuple[Identity, ...]
     checkpoint: bytes
     packages: Mapping[bytes, DealerPackage]
+    checks: Checks = field(factory=SharedChecks, eq=False, repr=False)
 
     def bytes32(self, label: str) -> bytes:
         """32 bytes that follow from the seed, for one use."""
@@ -119,6 +122,7 @@ def make_engine(founding: Founding, member: int, node: Node, weight: int | None 
         node.entropy.randbytes,
         founding.packages.get(identity.peer),
         sample_count(founding.genesis.params, member) if weight is None else weight,
+        founding.checks,
     )
 
 

@@ -101,7 +101,7 @@ def dealing() -> Document:
     dealt = deal(context, 0, secrets[0])
     shares = []
     for holder in range(HOLDERS):
-        package = open_box(context, 0, holder, secrets[holder].seal_secret, dealt.boxes[holder], dealt.roots)
+        package = open_box(context, 0, holder, secrets[holder].seal_key, dealt.boxes[holder], dealt.roots)
         for kind in ShareKind:
             scope = share_scope(context, 0, kind)
             leaf = share_leaf(scope, context.proposers[holder], package.shares[kind])
@@ -116,7 +116,7 @@ def dealing() -> Document:
                     "proof": [node.hex() for node in package.proofs[kind]],
                 }
             )
-    package = open_box(context, 0, 1, secrets[1].seal_secret, dealt.boxes[1], dealt.roots)
+    package = open_box(context, 0, 1, secrets[1].seal_key, dealt.boxes[1], dealt.roots)
     whole = [
         {
             "network": NETWORK.hex(),

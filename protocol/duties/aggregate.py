@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from protocol.duties.desk import Desk
 from protocol.duties.release import accuse_dealer, count_releases, pinned_shares
-from protocol.duties.uploads import upload_holders
+from protocol.duties.uploads import want_upload
 from protocol.envelope import Statement
 from protocol.jobs import AggregateJob, AggregateResult
 from protocol.messages import AggregateClaim, Kind, NamedSecret
@@ -23,8 +23,11 @@ def aggregate(desk: Desk) -> None:
         claim(desk, memory.aggregated)
         return
     count_releases(desk)
+    name = f"aggregate/{learning.attempt}"
+    if desk.has_run(name):
+        return
     contributors = learning.contributors
-    held = [desk.want_blob(c.upload_digest, upload_holders(desk, c.peer)) for c in contributors]
+    held = [want_upload(desk, c.peer, c.upload_digest) for c in contributors]
     members = {contribution.peer for contribution in contributors}
     double = desk.rules.params.masking is Masking.DOUBLE
     self_shares = [pinned_shares(desk, c.peer, ShareKind.SELF) for c in contributors] if double else []
@@ -36,7 +39,7 @@ def aggregate(desk: Desk) -> None:
     if not all(held) or None in self_shares or None in mask_shares:
         return
     desk.run(
-        f"aggregate/{learning.attempt}",
+        name,
         AggregateJob(
             context=desk.context,
             contributors=tuple(desk.index(c.peer) for c in contributors),
@@ -69,11 +72,16 @@ def claim(desk: Desk, result: AggregateResult) -> None:
 
 def current_claim(desk: Desk) -> Statement | None:
     """The active aggregator's claim, if it is well-formed."""
-    aggregator = desk.learning.aggregator
+    state, aggregator = desk.state, desk.learning.aggregator
     if aggregator is None:
         return None
-    claims = desk.pool.versions(desk.state.round, Kind.AGGREGATE_CLAIM, aggregator, desk.learning.attempt)
-    return next((claim for claim in claims if claim_matches(desk.state, desk.rules, claim)), None)
+    changes = desk.pool.changes(state.round, Kind.AGGREGATE_CLAIM)
+
+    def find() -> Statement | None:
+        claims = desk.pool.versions(state.round, Kind.AGGREGATE_CLAIM, aggregator, state.learning.attempt)
+        return next((claim for claim in claims if claim_matches(state, desk.rules, claim)), None)
+
+    return desk.worked_out("claim", (state.height, len(changes)), find) if changes else None
 
 
 def take_sum(desk: Desk) -> None:

@@ -17,8 +17,9 @@ from protocol.sharing import DealerFault, ShareKind, rebuild
 def reveal(desk: Desk) -> None:
     """My check seed and the z of everyone, once B is pinned (or the round is given up)."""
     round_ = desk.state.round
-    sharers = [bundle.peer for bundle in desk.learning.sharers]
-    if desk.me not in sharers or desk.pool.get(round_, Kind.REVEAL, desk.me) is not None:
+    if desk.pool.get(round_, Kind.REVEAL, desk.me) is not None:
+        return
+    if desk.me not in [bundle.peer for bundle in desk.learning.sharers]:
         return
     secrets = desk.my_secrets()
     clear = desk.rules.params.challenge is Challenge.CLEAR
@@ -40,7 +41,7 @@ def collect_seeds(desk: Desk) -> None:
         body = statement.body
         assert isinstance(body, Reveal)
         if statement.sender not in findings.check_seeds and check_seed_matches(
-            state, desk.rules, statement.sender, body.check_seed
+            state, desk.context, statement.sender, body.check_seed
         ):
             findings.check_seeds[statement.sender] = body.check_seed
         if findings.zs is None and body.zs and z_root_from(state, desk.rules, body.zs) is not None:
@@ -77,6 +78,8 @@ def missing_contributions(desk: Desk) -> tuple[bytes, ...]:
 
 
 def verify(desk: Desk) -> None:
+    if desk.has_run("verify"):
+        return
     job = verify_job(desk)
     if job is not None:
         desk.run("verify", job)
@@ -86,14 +89,14 @@ def verify_job(desk: Desk) -> VerifyJob | None:
     """Both equations over what is pinned, once all of it is here."""
     state, learning, findings = desk.state, desk.learning, desk.memory.findings
     claim = learning.claim
-    z_root = learning.z_root or z_root_from(state, desk.rules, findings.zs or ())
     if claim is None or state.model_digest not in desk.blobs:
         return None
-    commitments = [commitment_of(desk, contribution) for contribution in learning.contributors]
     contributors = [contribution.peer for contribution in learning.contributors]
-    if not z_root or None in commitments:
-        return None
     if any(peer not in findings.check_seeds for peer in contributors):
+        return None
+    z_root = learning.z_root or z_root_from(state, desk.rules, findings.zs or ())
+    commitments = [commitment_of(desk, contribution) for contribution in learning.contributors]
+    if not z_root or None in commitments:
         return None
     desk.memory.blobs.add(claim.sum_digest)
     if not desk.want_blob(claim.sum_digest, (claim.aggregator,), state.validators):

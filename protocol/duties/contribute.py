@@ -15,7 +15,9 @@ from protocol.secrets import z_root_hash
 
 
 def train(desk: Desk) -> None:
-    if desk.state.model_digest not in desk.blobs or own_contribution(desk) is not None:
+    if desk.has_run("train") or desk.state.model_digest not in desk.blobs:
+        return
+    if own_contribution(desk) is not None:
         return
     desk.run(
         "train",
@@ -29,11 +31,13 @@ def own_contribution(desk: Desk) -> Statement | None:
 
 def contribute(desk: Desk) -> None:
     round_, memory = desk.state.round, desk.memory
+    if memory.trained is None or (desk.has_run("contribute") and memory.contributed is None):
+        return
     sharers = [bundle.peer for bundle in desk.learning.sharers]
     if desk.me not in sharers or own_contribution(desk) is not None:
         return
     z_root = zs.z_root(desk)
-    if z_root is None or memory.trained is None:
+    if z_root is None:
         return
     if memory.contributed is None:
         desk.run(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
+from typing import Any, TypeVar
 
 from attrs import define, evolve, field
 
@@ -10,6 +11,7 @@ from protocol import durable
 from protocol.context import RoundContext
 from protocol.events import Fetch, PutBlob, RunJob
 from protocol.jobs import Job
+from protocol.ledger.chain import Chain
 from protocol.ledger.state import LedgerState, Phase, RoundState
 from protocol.local import PhaseClock, RoundMemory
 from protocol.outbox import Outbox
@@ -18,10 +20,12 @@ from protocol.pinning import Rules, round_context
 from protocol.pool import Pool
 from protocol.secrets import DealerPackage, RoundSecrets, dealt_round_seed, dealt_u_seed
 
+T = TypeVar("T")
+
 
 @define(eq=False)
 class Desk:
-    """One node's. `state_of` gives the ledger state after the last final block."""
+    """One node's."""
 
     me: bytes
     rules: Rules
@@ -30,7 +34,7 @@ class Desk:
     entropy: Callable[[int], bytes]
     dealer: DealerPackage | None
     weight: int
-    state_of: Callable[[], LedgerState]
+    chain: Chain
     memory: RoundMemory = field(init=False)
     clock: PhaseClock = field(init=False)
     blobs: set[bytes] = field(factory=set, init=False)
@@ -40,14 +44,16 @@ class Desk:
     seeds: dict[int, bytes] = field(factory=dict, init=False)
     residual: durable.Residual | None = field(default=None, init=False)
     _context: tuple[int, RoundContext] | None = field(default=None, init=False)
+    _worked_out: dict[str, tuple[Hashable, Any]] = field(factory=dict, init=False)
 
     @property
     def state(self) -> LedgerState:
-        return self.state_of()
+        """After the last final block."""
+        return self.chain.state
 
     @property
     def learning(self) -> RoundState:
-        return self.state.learning
+        return self.chain.state.learning
 
     @property
     def context(self) -> RoundContext:
@@ -59,6 +65,14 @@ class Desk:
                 context = evolve(context, u_seed=dealt_u_seed(self.dealer, self.rules.network))
             self._context = (height, context)
         return self._context[1]
+
+    def worked_out(self, name: str, basis: Hashable, work_out: Callable[[], T]) -> T:
+        """What `work_out` gave when the basis, all that it depends on, was last another one."""
+        known = self._worked_out.get(name)
+        if known is None or known[0] != basis:
+            known = self._worked_out[name] = (basis, work_out())
+        value: T = known[1]
+        return value
 
     def index(self, peer: bytes) -> int:
         return self.learning.proposers.index(peer)
@@ -91,9 +105,13 @@ class Desk:
             self.memory.secrets = self.secrets(self.memory.round)
         return self.memory.secrets
 
+    def has_run(self, name: str) -> bool:
+        """Was this job of the round started?"""
+        return name in self.memory.started
+
     def run(self, name: str, job: Job) -> None:
         """Start a job of this round once."""
-        if name not in self.memory.started:
+        if not self.has_run(name):
             self.memory.started.add(name)
             self.outbox.add(RunJob(f"{self.memory.round}/{name}", job))
 

@@ -65,8 +65,10 @@ def count_releases(desk: Desk) -> None:
 def pinned_shares(desk: Desk, dealer: bytes, kind: ShareKind) -> PinnedShares | None:
     """At least T valid shares of a dealer's secret, if so many were released."""
     held = desk.memory.shares.get((kind, dealer), {})
+    if len(held) < desk.learning.threshold:
+        return None
     pinned = pinned_value(desk.state, dealer, kind)
-    if pinned is None or len(held) < desk.learning.threshold:
+    if pinned is None:
         return None
     shares = tuple(held[holder] for holder in sorted(held))
     return PinnedShares(desk.index(dealer), shares, *pinned)

@@ -73,7 +73,7 @@ def open_boxes(desk: Desk) -> None:
                 desk.context,
                 desk.index(dealer),
                 desk.index(desk.me),
-                desk.my_secrets().seal_secret,
+                desk.my_secrets().seal_key,
                 box,
                 bundle.body.share_roots,
             )
@@ -108,7 +108,7 @@ def recall_zs(desk: Desk) -> None:
 
 def answer_complaints(desk: Desk) -> None:
     round_ = desk.state.round
-    for statement in list(desk.pool.of_kind(round_, Kind.COMPLAINT)):
+    for statement in desk.pool.of_kind(round_, Kind.COMPLAINT):
         body, holder = statement.body, statement.sender
         assert isinstance(body, Complaint)
         if body.dealer != desk.me or holder not in desk.learning.proposers or desk.memory.dealt is None:
@@ -120,12 +120,14 @@ def answer_complaints(desk: Desk) -> None:
 
 def take_share_openings(desk: Desk) -> None:
     round_ = desk.state.round
-    for dealer in desk.learning.proposers:
-        opening = desk.pool.get(round_, Kind.SHARE_OPENING, dealer, 0, desk.me)
-        bundle = desk.pool.get(round_, Kind.SHARE_BUNDLE, dealer)
-        if opening is None or bundle is None or dealer in desk.memory.packages:
-            continue
+    for opening in desk.pool.of_kind(round_, Kind.SHARE_OPENING):
+        dealer = opening.sender
         assert isinstance(opening.body, ShareOpening)
+        if opening.body.holder != desk.me or dealer not in desk.learning.proposers:
+            continue
+        bundle = desk.pool.get(round_, Kind.SHARE_BUNDLE, dealer)
+        if bundle is None or dealer in desk.memory.packages:
+            continue
         assert isinstance(bundle.body, ShareBundle)
         try:
             package = check_package(

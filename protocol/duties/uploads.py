@@ -26,7 +26,7 @@ def take_and_sign(desk: Desk, *, witnessing: bool) -> None:
         if witnessing and vouchers_for(state, desk.pool, bundle.peer):
             continue
         upload = statement.body.upload_digest
-        if upload in memory.bad_uploads or not desk.want_blob(upload, upload_holders(desk, bundle.peer)):
+        if upload in memory.bad_uploads or not want_upload(desk, bundle.peer, upload):
             continue
         memory.blobs.add(upload)
         if upload not in memory.checked_uploads:
@@ -38,6 +38,11 @@ def take_and_sign(desk: Desk, *, witnessing: bool) -> None:
             attempt = desk.learning.attempt
             if desk.pool.get(state.round, Kind.RECEIPT, desk.me, attempt, bundle.peer) is None:
                 desk.outbox.publish(state.round, Kind.RECEIPT, Receipt(attempt, bundle.peer, upload))
+
+
+def want_upload(desk: Desk, proposer: bytes, upload: bytes, others: tuple[bytes, ...] = ()) -> bool:
+    """Is the upload held? If not, fetch it from who may have it, then from the others."""
+    return upload in desk.blobs or desk.want_blob(upload, upload_holders(desk, proposer), others)
 
 
 def upload_holders(desk: Desk, proposer: bytes) -> tuple[bytes, ...]:

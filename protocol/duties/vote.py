@@ -5,7 +5,7 @@ from __future__ import annotations
 from protocol import keys
 from protocol.duties.check import candidate, collect_pinned_findings, verify_job
 from protocol.duties.desk import Desk
-from protocol.duties.uploads import upload_holders
+from protocol.duties.uploads import want_upload
 from protocol.jobs import DisputeJob, EvaluateJob, EvaluateResult
 from protocol.messages import Kind, SealedVote, VoteOpening, vote_hash
 
@@ -46,20 +46,21 @@ def decide_vote(desk: Desk, ballot: int, result: EvaluateResult) -> VoteOpening:
 def open_vote(desk: Desk) -> None:
     round_, ballot = desk.state.round, desk.learning.ballot
     opening = desk.memory.openings.get(ballot)
-    sealed = {vote.peer: vote.digest for vote in desk.learning.sealed_votes}
     if opening is None or desk.pool.get(round_, Kind.VOTE_OPENING, desk.me, ballot) is not None:
         return
+    sealed = {vote.peer: vote.digest for vote in desk.learning.sealed_votes}
     if sealed.get(desk.me) == vote_hash(desk.rules.network, round_, desk.me, opening):
         desk.outbox.publish(round_, Kind.VOTE_OPENING, opening)
 
 
 def dispute(desk: Desk) -> None:
     learning = desk.learning
+    if desk.has_run("dispute"):
+        return
     held = []
     for contribution in learning.contributors:
         desk.memory.blobs.add(contribution.upload_digest)
-        holders = upload_holders(desk, contribution.peer)
-        held.append(desk.want_blob(contribution.upload_digest, holders, desk.state.validators))
+        held.append(want_upload(desk, contribution.peer, contribution.upload_digest, desk.state.validators))
     collect_pinned_findings(desk)
     job = verify_job(desk)
     if all(held) and job is not None:

@@ -7,6 +7,7 @@ encoded envelopes without their payloads, so that a ledger can be checked from g
 from __future__ import annotations
 
 from enum import IntEnum
+from functools import cached_property, lru_cache
 
 from attrs import field, frozen
 
@@ -200,10 +201,21 @@ class Block:
     readys: tuple[bytes, ...] = field(validator=_entries)
     body: bytes = field(repr=False)
 
-    @property
+    @cached_property
+    def encoded(self) -> bytes:
+        """Its canonical bytes."""
+        return encode(self)
+
+    @cached_property
     def hash(self) -> bytes:
         """The block's name: 32 bytes."""
-        return digest("block", encode(self))
+        return digest("block", self.encoded)
+
+    @cached_property
+    def content(self) -> BlockBody:
+        """The typed body; raises `DecodeError`."""
+        body: BlockBody = decode(BODIES[self.kind], self.body, BLOCK_BYTES)
+        return body
 
 
 @frozen
@@ -216,12 +228,12 @@ class StoredBlock:
 
 def decode_body(block: Block) -> BlockBody:
     """The typed body; raises `DecodeError`."""
-    body: BlockBody = decode(BODIES[block.kind], block.body, BLOCK_BYTES)
-    return body
+    return block.content
 
 
+@lru_cache(maxsize=8)
 def decode_block(data: bytes) -> Block:
-    """Raises `DecodeError`."""
+    """Raises `DecodeError`. The last few are remembered: proposals and time-outs carry them again."""
     return decode(Block, data, BLOCK_BYTES)
 
 

@@ -6,14 +6,14 @@ from collections.abc import Callable, Iterator
 
 from attrs import define, field
 
-from protocol.certificates import certificate_holds
+from protocol.checks import Checks
 from protocol.envelope import Statement, open_envelope
 from protocol.ledger.block import Block, StoredBlock
 from protocol.ledger.state import LedgerState, genesis_state
 from protocol.messages import VotePhase
 from protocol.params import Genesis
 from protocol.pinning import Rules
-from protocol.round import BlockError, Opener, apply_block
+from protocol.round import BlockError, Opener
 
 
 class ChainError(ValueError):
@@ -36,6 +36,7 @@ class Chain:
     genesis: Genesis
     rules: Rules
     opener: Opener
+    checks: Checks = field(factory=Checks)
     state: LedgerState = field(init=False)
     head: bytes = field(init=False)
 
@@ -62,12 +63,12 @@ class Chain:
             raise ChainError(block.height, "the certificate is of another block")
         if stored.certificate.round != self.state.round:
             raise ChainError(block.height, "the certificate is of another round")
-        if not certificate_holds(stored.certificate, self.rules.network, self.state.validators):
+        if not self.checks.certificate_holds(stored.certificate, self.rules.network, self.state.validators):
             raise ChainError(block.height, "the certificate does not hold")
 
     def effect(self, block: Block) -> LedgerState:
         """The state that the block would lead to; raises `BlockError`."""
-        return apply_block(self.state, block, self.head, self.rules, self.opener)
+        return self.checks.apply_block(self.state, block, self.head, self.rules, self.opener)
 
     def append(self, stored: StoredBlock) -> LedgerState:
         """Check and take the next block; raises `ChainError` naming the height."""

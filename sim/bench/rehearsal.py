@@ -128,7 +128,7 @@ class Rehearsal:
                 self.context,
                 dealer,
                 holder,
-                self.secrets[holder].seal_secret,
+                self.secrets[holder].seal_key,
                 dealing.boxes[holder],
                 dealing.roots,
             )

@@ -86,7 +86,7 @@ def faulty_dealing(round_: Rehearsal, dealer: int, kind: ShareKind, bad_holders:
     dealing = round_.deal(dealer)
     context, secrets = round_.context, round_.secrets
     packages = [
-        open_box(context, dealer, holder, secrets[holder].seal_secret, dealing.boxes[holder], dealing.roots)
+        open_box(context, dealer, holder, secrets[holder].seal_key, dealing.boxes[holder], dealing.roots)
         for holder in range(len(context.proposers))
     ]
     shares = [
@@ -186,7 +186,7 @@ def test_box_opens_only_in_its_own_place() -> None:
     context, secrets = round_.context, round_.secrets
     alice, mallory, carol = 0, 1, 2
     dealing = round_.deal(alice)
-    key = secrets[carol].seal_secret
+    key = secrets[carol].seal_key
     package = open_box(context, alice, carol, key, dealing.boxes[carol], dealing.roots)
     assert package.z == secrets[alice].z
     box = dealing.boxes[carol]
@@ -195,7 +195,7 @@ def test_box_opens_only_in_its_own_place() -> None:
     wrong = [
         (copied, mallory, carol, key, box, dealing.roots),
         (context, mallory, carol, key, box, dealing.roots),
-        (context, alice, 3, secrets[3].seal_secret, box, dealing.roots),
+        (context, alice, 3, secrets[3].seal_key, box, dealing.roots),
         (evolve(context, round=2), alice, carol, key, box, dealing.roots),
         (evolve(context, network=bytes(32)), alice, carol, key, box, dealing.roots),
         (context, alice, carol, key, box[:-1] + bytes([box[-1] ^ 1]), dealing.roots),
@@ -233,7 +233,7 @@ def test_malformed_packages_are_refused() -> None:
     round_ = network_of(single=True)
     context = round_.context
     dealing = round_.deal(0)
-    package = open_box(context, 0, 1, round_.secrets[1].seal_secret, dealing.boxes[1], dealing.roots)
+    package = open_box(context, 0, 1, round_.secrets[1].seal_key, dealing.boxes[1], dealing.roots)
     assert check_package(context, 0, 1, encode(package), dealing.roots) == package
     assert load_package(encode(package)) == package
     assert load_package(encode(package)[:-1]) is None

@@ -1,0 +1,38 @@
+"""What every node of a network works out alike: pure functions of bytes and immutable values.
+
+A node asks for them through one object. Where many nodes run in one process, as in the simulator, they may
+share an object that remembers results: none of them can tell it from one that works everything out anew.
+"""
+
+from __future__ import annotations
+
+from protocol.certificates import certificate_holds
+from protocol.envelope import Statement, open_envelope
+from protocol.ledger.block import Block
+from protocol.ledger.state import LedgerState
+from protocol.messages import Certificate
+from protocol.pinning import Rules
+from protocol.round import Opener, apply_block
+
+
+class Checks:
+    """Works everything out anew: the checks of a node that runs alone."""
+
+    def open(self, data: bytes, network: bytes, *, stripped: bool = False) -> Statement:
+        """`protocol.envelope.open_envelope`; raises `WireError`."""
+        return open_envelope(data, network, stripped=stripped)
+
+    def certificate_holds(
+        self, certificate: Certificate, network: bytes, validators: tuple[bytes, ...]
+    ) -> bool:
+        """`protocol.certificates.certificate_holds`."""
+        return certificate_holds(certificate, network, validators)
+
+    def apply_block(
+        self, state: LedgerState, block: Block, parent: bytes, rules: Rules, opener: Opener
+    ) -> LedgerState:
+        """`protocol.round.apply_block`; raises `BlockError`. `state` is the one after the block `parent`."""
+        return apply_block(state, block, parent, rules, opener)
+
+    def note_signed(self, statement: Statement) -> None:
+        """A node has signed this itself, so its signature holds."""

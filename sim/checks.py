@@ -1,0 +1,93 @@
+"""Checks that the nodes of a simulated network share: each is worked out once, whoever asks.
+
+They are functions of their arguments alone, so a run cannot tell a result that is remembered from one that is
+worked out anew. Only what holds is remembered; what fails is found out again by everyone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from typing import Generic, TypeVar
+
+from protocol import keys
+from protocol.certificates import certificate_holds
+from protocol.checks import Checks
+from protocol.envelope import Statement, open_envelope
+from protocol.ledger.block import Block
+from protocol.ledger.state import LedgerState
+from protocol.messages import Certificate
+from protocol.pinning import Rules
+from protocol.round import Opener, apply_block
+
+K = TypeVar("K", bound=Hashable)
+V = TypeVar("V")
+
+OPENED_BYTES = 32 << 20
+SIGNATURES = 16_384
+CERTIFICATES = 256
+STATES = 64
+
+
+class Remembered(Generic[K, V]):
+    """A dict whose values weigh at most `limit` together; the oldest go first."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._held = 0
+        self._entries: dict[K, tuple[V, int]] = {}
+
+    def get(self, key: K) -> V | None:
+        entry = self._entries.get(key)
+        return None if entry is None else entry[0]
+
+    def keep(self, key: K, value: V, weight: int = 1) -> V:
+        """Remember a value that is not None, and return it."""
+        if key not in self._entries:
+            self._entries[key] = (value, weight)
+            self._held += weight
+            while self._held > self._limit:
+                self._held -= self._entries.pop(next(iter(self._entries)))[1]
+        return value
+
+
+class SharedChecks(Checks):
+    """Of one network."""
+
+    def __init__(self) -> None:
+        self._opened: Remembered[tuple[bytes, bytes, bool], Statement] = Remembered(OPENED_BYTES)
+        self._signed: Remembered[bytes, tuple[bytes, bytes]] = Remembered(SIGNATURES)
+        self._certificates: Remembered[tuple[Certificate, bytes, tuple[bytes, ...]], bool] = Remembered(
+            CERTIFICATES
+        )
+        self._states: Remembered[tuple[bytes, bytes, bytes], LedgerState] = Remembered(STATES)
+
+    def open(self, data: bytes, network: bytes, *, stripped: bool = False) -> Statement:
+        key = (data, network, stripped)
+        return self._opened.get(key) or self._opened.keep(
+            key, open_envelope(data, network, stripped=stripped, verify=self.verify), len(data)
+        )
+
+    def certificate_holds(
+        self, certificate: Certificate, network: bytes, validators: tuple[bytes, ...]
+    ) -> bool:
+        key = (certificate, network, validators)
+        return self._certificates.get(key) or (
+            certificate_holds(certificate, network, validators, self.verify)
+            and self._certificates.keep(key, True)
+        )
+
+    def apply_block(
+        self, state: LedgerState, block: Block, parent: bytes, rules: Rules, opener: Opener
+    ) -> LedgerState:
+        """A block's hash binds all that led to it, the state before it included."""
+        key = (rules.network, parent, block.hash)
+        return self._states.get(key) or self._states.keep(
+            key, apply_block(state, block, parent, rules, opener)
+        )
+
+    def note_signed(self, statement: Statement) -> None:
+        self._signed.keep(statement.id, (statement.sender, statement.envelope.signature))
+
+    def verify(self, peer: bytes, message: bytes, signature: bytes) -> bool:
+        """`protocol.keys.verify`, without the work where one of the nodes itself made the signature."""
+        return self._signed.get(message) == (peer, signature) or keys.verify(peer, message, signature)
