@@ -52,6 +52,30 @@ class Actor:
     def others(self) -> tuple[int, ...]:
         return tuple(i for i in range(self.parts.nodes) if i != self.member)
 
+    @property
+    def victim(self) -> bytes:
+        """The peer that it is after: node number `victim` of the options, else the first other proposer."""
+        number = self.option("victim", -1)
+        if number >= self.parts.nodes:
+            raise ScenarioError(f"option 'victim': there is no node {number}")
+        if number < 0:
+            number = next(i for i in (*self.parts.proposers, *self.others) if i != self.member)
+        return self.peer(number)
+
+    @property
+    def misled(self) -> tuple[bytes, ...]:
+        """The peers that are shown another statement: the last `misled` of the others, a third by default."""
+        count = self.option("misled", len(self.others) // 3)
+        if not 0 <= count <= len(self.others):
+            raise ScenarioError(f"option 'misled' must be within 0 and {len(self.others)}, not {count}")
+        return self.peers(self.others[len(self.others) - count :])
+
+    @property
+    def told(self) -> tuple[bytes, ...]:
+        """The others, who are shown the first."""
+        misled = set(self.misled)
+        return tuple(peer for peer in self.peers(self.others) if peer not in misled)
+
     def option(self, name: str, default: Any) -> Any:
         """An option of the type of its default; raises `ScenarioError` for another type."""
         value = self.options.get(name, default)

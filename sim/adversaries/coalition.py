@@ -8,16 +8,28 @@ from protocol.jobs import ContributeJob
 
 
 @define(eq=False)
+class Hoard:
+    """Uploads that the `members` of a coalition keep to themselves."""
+
+    members: set[bytes] = field(factory=set, converter=set)
+    digests: set[bytes] = field(factory=set)
+
+    def served(self, digest: bytes, peer: bytes, data: bytes) -> bytes | None:
+        return None if digest in self.digests and peer not in self.members else data
+
+
+@define(eq=False)
 class Coalition:
     """Shared by the filters of all accomplices.
 
     `jobs`: contributions of accomplices by (round, place among the proposers): the z root, the context with
     the singular matrices' seed, the update and every secret of it. `boxes`: sealed share boxes that were
-    overheard, by (round, dealer, holder).
+    overheard, by (round, dealer, holder). `hoard`: uploads that only members are given.
     """
 
     jobs: dict[tuple[int, int], ContributeJob] = field(factory=dict)
     boxes: dict[tuple[int, bytes, bytes], bytes] = field(factory=dict)
+    hoard: Hoard = field(factory=Hoard)
 
     def job_of(self, round_: int) -> ContributeJob | None:
         """Any accomplice's contribution of this round: what z and U are learned from."""

@@ -2,26 +2,16 @@
 
 from __future__ import annotations
 
-from attrs import define, field
+from attrs import define
 
 from protocol.blob import blob_digest
 from protocol.events import Event, JobDone
 from protocol.jobs import AggregateJob, AggregateResult, ContributeResult, Job, JobResult
 from protocol.secagg.scheme import scheme_of
 from sim.adversaries.aggregators import RefusingAggregator
+from sim.adversaries.coalition import Hoard
 from sim.adversaries.forgery import shift_blindly
 from sim.filters import Filter
-
-
-@define(eq=False)
-class Hoard:
-    """What the `members` of a coalition keep to themselves."""
-
-    members: frozenset[bytes]
-    digests: set[bytes] = field(factory=set)
-
-    def served(self, digest: bytes, peer: bytes, data: bytes) -> bytes | None:
-        return None if digest in self.digests and peer not in self.members else data
 
 
 @define(eq=False)

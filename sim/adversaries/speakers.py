@@ -184,29 +184,29 @@ class StakeShifter(StatementTampering):
 
 @define(eq=False)
 class LateAdvertiser(StatementTampering):
-    """Holds its advert for a round back until somebody has revealed a check seed of the round before."""
+    """Holds its advert for each round back until somebody has revealed a check seed of the round before.
 
-    round: int
-    _held: Statement | None = field(default=None, init=False)
-    _revealed: bool = field(default=False, init=False)
+    For round 1, which has no round before, it advertises in time.
+    """
+
+    _held: dict[int, Statement] = field(factory=dict, init=False)
+    _revealed: set[int] = field(factory=set, init=False)
 
     def events(self, event: Event) -> list[Event]:
-        for statement in heard(event):
-            self._revealed |= isinstance(statement.body, Reveal)
+        self._revealed.update(s.round for s in heard(event) if isinstance(s.body, Reveal))
         return [event]
 
     def rewrite(self, statement: Statement, to: bytes | None) -> Statement | None:
-        if not isinstance(statement.body, KeyAdvert) or statement.round != self.round or self._revealed:
+        before = statement.round - 1
+        if not isinstance(statement.body, KeyAdvert) or before == 0 or before in self._revealed:
             return statement
-        self._held = statement
+        self._held[statement.round] = statement
         return None
 
     def effects(self, effects: list[Effect]) -> list[Effect]:
         performed = super().effects(effects)
-        if self._revealed and self._held is not None:
-            performed.append(Broadcast(self._held.to_bytes()))
-            self._held = None
-        return performed
+        due = [round_ for round_ in sorted(self._held) if round_ - 1 in self._revealed]
+        return performed + [Broadcast(self._held.pop(round_).to_bytes()) for round_ in due]
 
 
 @define(eq=False)

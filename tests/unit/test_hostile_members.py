@@ -40,8 +40,9 @@ from protocol.messages import (
 from protocol.pool import Pool
 from protocol.secrets import possession_message
 from protocol.sharing import SHARE_BYTES
+from sim.adversaries.coalition import Hoard
 from sim.adversaries.dealers import BoxSpoiler
-from sim.adversaries.hiding import Hider, HidingForger, Hoard
+from sim.adversaries.hiding import Hider, HidingForger
 from sim.adversaries.leaders import CitingLeader
 from sim.adversaries.speakers import (
     LOW_ORDER_KEY,
@@ -359,7 +360,7 @@ def test_a_sum_with_an_upload_that_nobody_can_show_costs_its_aggregator(accompli
     def cast(scene: Scene) -> dict[int, Filter]:
         voters = scene.voters[:accomplices]
         proposer = scene.proposers[0]
-        hoard = Hoard(frozenset(scene.peers([scene.aggregator, proposer, *voters])))
+        hoard = Hoard(scene.peers([scene.aggregator, proposer, *voters]))
         return {
             scene.aggregator: HidingForger(scene.peer(proposer), hoard),
             **{i: Hider(hoard) for i in (proposer, *voters)},
@@ -422,7 +423,7 @@ def test_stake_moved_after_the_check_seeds_are_known_does_not_move_the_next_role
 
 def test_an_advert_held_back_until_the_beacon_is_known_comes_too_late() -> None:
     def cast(scene: Scene) -> dict[int, Filter]:
-        return {scene.proposers[0]: LateAdvertiser(*signer(scene, scene.proposers[0]), 2)}
+        return {scene.proposers[0]: LateAdvertiser(*signer(scene, scene.proposers[0]))}
 
     scene = Scene(cast, nodes=NODES).end_round()
     late = scene.peer(scene.proposers[0])
