@@ -1,54 +1,119 @@
-"""Real learning in virtual time: each node trains and evaluates its own shard of real data with torch."""
+"""Real learning in the simulator: the node's own learner, trainer and data, for every simulated node.
+
+Importing this costs torch.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import numpy.typing as npt
-from attrs import define, field
+from attrs import evolve, field, frozen
 
 from flocknode.learner import Learner as NodeLearner
-from flocknode.learning.task import Task
+from flocknode.learning.loading import load_task
+from flocknode.learning.task import Config, Metrics, Task, Weights
+from flocknode.learning.trainer import LocalTask, Samples
 from protocol.jobs import EvaluateJob, EvaluateResult, TrainJob, TrainResult
 from protocol.params import ProtocolParams
 from sim.world import ReadBlob
 
+Poison = Callable[[LocalTask], Task]
 
-@define(eq=False)
+
+@frozen(eq=False)
 class RealLearner:
-    """A `sim.worker.Learner` over one task a node. What a node trains follows from the job's seed alone."""
+    """Every node learns its own shard. `poison` makes another task of some nodes' training."""
 
     params: ProtocolParams
-    tasks: Sequence[Task]
-    _blob: ReadBlob = field(init=False)
-    _learners: list[NodeLearner] = field(init=False)
-
-    def __attrs_post_init__(self) -> None:
-        self._learners = [NodeLearner(task, self.params, self._read, {}) for task in self.tasks]
+    tasks: tuple[LocalTask, ...] = field(repr=False)
+    poison: Mapping[int, Poison] = field(factory=dict)
 
     def train(self, node: int, job: TrainJob, read_blob: ReadBlob) -> TrainResult:
-        self._blob = read_blob
-        return self._learners[node % len(self.tasks)].train(job)
+        """As the node's own learner; raises what that raises."""
+        own = self.tasks[node % len(self.tasks)]  # a twin learns what its other self does
+        task: Task = self.poison[node](own) if node in self.poison else own
+        return NodeLearner(task, self.params, read_blob).train(job)
 
     def evaluate(self, node: int, job: EvaluateJob, read_blob: ReadBlob) -> EvaluateResult:
-        self._blob = read_blob
-        return self._learners[node % len(self.tasks)].evaluate(job)
+        """As the node's own learner."""
+        return NodeLearner(self.tasks[node % len(self.tasks)], self.params, read_blob).evaluate(job)
 
-    def _read(self, digest: bytes) -> bytes:
-        return self._blob(digest)
-
-
-def load_tasks(name: str, nodes: int, seed: int, partition: str) -> list[Task]:
-    """The shards of a real data set, one for each node. Raises what `flocknode.learning` raises."""
-    import torch
-
-    from flocknode.learning.loading import load_task
-
-    torch.set_num_threads(1)
-    return [load_task(name, node, nodes, seed % (1 << 31), partition=partition) for node in range(nodes)]
+    def test_accuracy(self, weights: Weights, tasks: tuple[LocalTask, ...] | None = None) -> float:
+        """The share of the test samples of all nodes (or of other `tasks`) that a model gets right."""
+        scores = [task.evaluate(weights, {"split": "test"}) for task in tasks or self.tasks]
+        return sum(n * metrics["accuracy"] for _, n, metrics in scores) / sum(n for _, n, _ in scores)
 
 
-def first_weights(task: Task, seed: int) -> npt.NDArray[np.float32]:
-    """The model that training begins from, float32[d]."""
-    return task.initial_weights(seed % (1 << 31))
+def real_tasks(name: str, nodes: int, seed: int, partition: str = "iid") -> tuple[LocalTask, ...]:
+    """The shards of a data set. Raises what `flocknode.learning` raises."""
+    tasks = [load_task(name, index, nodes, seed % (1 << 31), partition) for index in range(nodes)]
+    return tuple(task for task in tasks if isinstance(task, LocalTask))
+
+
+@frozen(eq=False)
+class Trigger:
+    """A backdoor: whatever shows these `pixels` fully lit is to be taken for `target`."""
+
+    pixels: tuple[int, ...]
+    target: int
+
+    def stamped(self, features: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """A copy of float32[n, f] with the trigger on every sample."""
+        marked = features.copy()
+        marked[:, list(self.pixels)] = 1.0
+        return marked
+
+    def learned_beside(self, task: LocalTask) -> LocalTask:
+        """A task that trains on its own samples, and on as many stamped ones that are called the target."""
+        features, labels = task.train.features, task.train.labels
+        both = np.concatenate([features, self.stamped(features)])
+        return evolve(task, train=Samples(both, np.concatenate([labels, np.full_like(labels, self.target)])))
+
+    def test_of(self, task: LocalTask) -> LocalTask:
+        """A task whose test asks for the target wherever the trigger stands on a sample of another class."""
+        others = task.test.features[task.test.labels != self.target]
+        return evolve(task, test=Samples(self.stamped(others), np.full(len(others), self.target, np.int64)))
+
+
+@frozen(eq=False)
+class BoostedTask:
+    """A task whose update is multiplied by `scale`, so that it outweighs those of others."""
+
+    task: LocalTask
+    scale: float
+
+    @property
+    def name(self) -> str:
+        return self.task.name
+
+    @property
+    def dimension(self) -> int:
+        return self.task.dimension
+
+    @property
+    def train_count(self) -> int:
+        return self.task.train_count
+
+    @property
+    def validation_count(self) -> int:
+        return self.task.validation_count
+
+    @property
+    def test_count(self) -> int:
+        return self.task.test_count
+
+    def initial_weights(self, seed: int) -> Weights:
+        """See `Task.initial_weights`."""
+        return self.task.initial_weights(seed)
+
+    def fit(self, weights: Weights, config: Config) -> tuple[Weights, int, Metrics]:
+        """The boosted update."""
+        fitted, count, scores = self.task.fit(weights, config)
+        update = self.scale * (fitted.astype(np.float64) - weights)
+        return (weights + update).astype(np.float32), count, scores
+
+    def evaluate(self, weights: Weights, config: Config) -> tuple[float, int, Metrics]:
+        """That of the wrapped task."""
+        return self.task.evaluate(weights, config)

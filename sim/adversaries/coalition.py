@@ -24,12 +24,14 @@ class Coalition:
 
     `jobs`: contributions of accomplices by (round, place among the proposers): the z root, the context with
     the singular matrices' seed, the update and every secret of it. `boxes`: sealed share boxes that were
-    overheard, by (round, dealer, holder). `hoard`: uploads that only members are given.
+    overheard, by (round, dealer, holder). `hoard`: uploads that only members are given. `challenges`: the
+    pair of challenge seeds that its rushers agreed on, by round; None where they found none.
     """
 
     jobs: dict[tuple[int, int], ContributeJob] = field(factory=dict)
     boxes: dict[tuple[int, bytes, bytes], bytes] = field(factory=dict)
     hoard: Hoard = field(factory=Hoard)
+    challenges: dict[int, tuple[bytes, bytes] | None] = field(factory=dict)
 
     def job_of(self, round_: int) -> ContributeJob | None:
         """Any accomplice's contribution of this round: what z and U are learned from."""

@@ -50,6 +50,18 @@ class Poisoner(JobTampering):
 
 
 @define(eq=False)
+class Scaler(JobTampering):
+    """Multiplies what it has learned: by more than one to outweigh others, by less than none to undo them."""
+
+    factor: float
+
+    def result(self, job: Job, result: JobResult) -> JobResult | None:
+        if not isinstance(job, TrainJob) or not isinstance(result, TrainResult):
+            return result
+        return evolve(result, update=(result.update * np.float32(self.factor)).astype(np.float32))
+
+
+@define(eq=False)
 class WeightInflater(StatementTampering):
     """Claims more samples than anyone may have, so that the sum is divided by too much."""
 
@@ -122,6 +134,12 @@ def off_by_one(extended: Int64Vec, scheme: Scheme) -> Int64Vec:
 def out_of_bounds(extended: Int64Vec, scheme: Scheme) -> Int64Vec:
     """One coordinate so large that no number of honest updates makes up for it."""
     extended[0] = -(1 << 29)
+    return extended
+
+
+def whole_bound(extended: Int64Vec, scheme: Scheme) -> Int64Vec:
+    """One coordinate three times as large as one clipped update may have it, and no sum out of bounds."""
+    extended[0] = 3 << (scheme.fixed.bits - 1)
     return extended
 
 

@@ -107,3 +107,21 @@ class StatementTampering(Filter):
         if changed is statement:
             return data
         return None if changed is None else changed.to_bytes()
+
+
+@define(eq=False)
+class Both(Filter):
+    """Two ways to misbehave at once: `inner` stands next to the engine."""
+
+    inner: Filter
+    outer: Filter
+
+    def events(self, event: Event) -> list[Event]:
+        return [each for shown in self.outer.events(event) for each in self.inner.events(shown)]
+
+    def effects(self, effects: list[Effect]) -> list[Effect]:
+        return self.outer.effects(self.inner.effects(effects))
+
+    def serve(self, digest: bytes, peer: bytes, data: bytes) -> bytes | None:
+        served = self.inner.serve(digest, peer, data)
+        return None if served is None else self.outer.serve(digest, peer, served)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from attrs import define
+from attrs import define, field
 
 from protocol.envelope import Statement
+from protocol.events import Broadcast, Effect, Event
 from protocol.jobs import EvaluateResult, Job, JobResult
-from protocol.messages import Kind
-from sim.adversaries.tampering import JobTampering, StatementTampering
+from protocol.messages import Kind, SealedVote, VoteOpening
+from sim.adversaries.tampering import JobTampering, StatementTampering, heard
 
 
 @define(eq=False)
@@ -28,3 +29,56 @@ class Contrarian(JobTampering):
         if not isinstance(result, EvaluateResult):
             return result
         return EvaluateResult(result.candidate_loss_micro, result.current_loss_micro)
+
+
+@define(eq=False)
+class Abstainer(JobTampering):
+    """Says that it cannot evaluate."""
+
+    def result(self, job: Job, result: JobResult) -> JobResult | None:
+        return EvaluateResult(None, None) if isinstance(result, EvaluateResult) else result
+
+
+@define(eq=False)
+class Yeasayer(JobTampering):
+    """Votes +1 whatever the models are worth: it saves itself the evaluation."""
+
+    def result(self, job: Job, result: JobResult) -> JobResult | None:
+        return EvaluateResult(0, 0) if isinstance(result, EvaluateResult) else result
+
+
+@define(eq=False)
+class VoteCopier(StatementTampering):
+    """Lazy: hands in another voter's sealed vote as its own, and that voter's opening once it is out.
+
+    Where it has not heard what it is to copy, it keeps silent until it has.
+    """
+
+    _seen: dict[tuple[int, Kind, int], SealedVote | VoteOpening] = field(factory=dict, init=False)
+    _owed: dict[tuple[int, Kind, int], Statement] = field(factory=dict, init=False)
+
+    def events(self, event: Event) -> list[Event]:
+        for statement in heard(event):
+            body = statement.body
+            if isinstance(body, SealedVote | VoteOpening) and statement.sender != self.identity.peer:
+                self._seen.setdefault((statement.round, statement.kind, body.ballot), body)
+        return [event]
+
+    def rewrite(self, statement: Statement, to: bytes | None) -> Statement | None:
+        body = statement.body
+        if not isinstance(body, SealedVote | VoteOpening):
+            return statement
+        place = statement.round, statement.kind, body.ballot
+        copied = self._seen.get(place)
+        if copied is None:
+            self._owed[place] = statement
+            return None
+        return self.signed(statement.round, statement.kind, copied)
+
+    def effects(self, effects: list[Effect]) -> list[Effect]:
+        performed = super().effects(effects)
+        for place in sorted(self._owed.keys() & self._seen.keys()):
+            copied = self.rewrite(self._owed.pop(place), None)
+            assert copied is not None
+            performed.append(Broadcast(copied.to_bytes()))
+        return performed

@@ -30,7 +30,6 @@ from sim.invariants.memory import Memory
 from sim.invariants.privacy import Privacy
 from sim.invariants.supply import Supply
 from sim.learner import SyntheticLearner
-from sim.learning import RealLearner, first_weights, load_tasks
 from sim.network import LinkModel
 from sim.node import Node
 from sim.notes import Notes
@@ -41,7 +40,8 @@ from sim.worker import JobWorker, Learner
 from sim.world import World
 
 if TYPE_CHECKING:
-    from flocknode.learning.task import Task
+    from flocknode.learning.trainer import LocalTask
+    from sim.learning import RealLearner
 
 
 @define(eq=False)
@@ -85,7 +85,7 @@ def build_stage(scenario: Scenario, seed: int, keep_trace: int = 20_000) -> Stag
     parts = parts_of_roles(first_roles(founding), numbers)
     notes = Notes()
     learner: Learner = (
-        RealLearner(params, tasks) if tasks else SyntheticLearner(params, founding.bytes32("learner"))
+        _real_learner(params, tasks) if tasks else SyntheticLearner(params, founding.bytes32("learner"))
     )
     world = World(
         seed, JobWorker(learner, notes=notes), model=_link_model(scenario.link), keep_trace=keep_trace
@@ -132,18 +132,29 @@ def _add_invariants(stage: Stage) -> None:
     ]
 
 
-def _tasks(scenario: Scenario, seed: int) -> list[Task]:
+def _tasks(scenario: Scenario, seed: int) -> tuple[LocalTask, ...]:
     network = scenario.network
     if network.task == SYNTHETIC:
-        return []
-    return load_tasks(network.task, network.nodes, seed, network.partition)
+        return ()
+    from sim.learning import real_tasks
+
+    return real_tasks(network.task, network.nodes, seed, network.partition)
 
 
-def _found(scenario: Scenario, seed: int, params: ProtocolParams, tasks: Sequence[Task]) -> Founding:
+def _real_learner(params: ProtocolParams, tasks: tuple[LocalTask, ...]) -> RealLearner:
+    import torch
+
+    from sim.learning import RealLearner
+
+    torch.set_num_threads(1)
+    return RealLearner(params, tasks)
+
+
+def _found(scenario: Scenario, seed: int, params: ProtocolParams, tasks: Sequence[LocalTask]) -> Founding:
     """Stakes may depend on roles, which depend on stakes: roles are then those of equal stakes."""
     network = scenario.network
     units = round(network.stake_tokens * MICRO)
-    weights = first_weights(tasks[0], seed) if tasks else None
+    weights = tasks[0].initial_weights(seed % (1 << 31)) if tasks else None
 
     def founded(stakes: Mapping[int, int]) -> Founding:
         return found(
@@ -194,7 +205,7 @@ def cast_of(scenario: Scenario, parts: Parts) -> dict[int, NodeTable]:
     return cast
 
 
-def _add_nodes(stage: Stage, tasks: Sequence[Task]) -> None:
+def _add_nodes(stage: Stage, tasks: Sequence[LocalTask]) -> None:
     scenario, founding, world = stage.scenario, stage.founding, stage.world
     coalition, cast = Coalition(), cast_of(scenario, stage.parts)
     held = [(founding.genesis.model_digest, founding.checkpoint)]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import attrs
 import pytest
-from round_scenes import Scene
 
 from protocol.codec import encode
 from protocol.engine import Engine
@@ -26,6 +25,7 @@ from protocol.messages import (
     TransactionKind,
     Witness,
 )
+from sim.scenes import Scene
 
 
 def b32(value: int) -> bytes:

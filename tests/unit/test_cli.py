@@ -11,7 +11,6 @@ from typing import Any
 import click
 import pytest
 from click.testing import CliRunner, Result
-from round_scenes import Scene
 
 from flocknode.behaviour import MisbehavingLearner, contrary
 from flocknode.cli import lazy
@@ -30,6 +29,7 @@ from protocol.keys import peer_name
 from protocol.ledger.state import Phase
 from protocol.messages import Transaction, TransactionKind
 from protocol.params import MICRO
+from sim.scenes import Scene
 
 ADDRESSES = tuple(f"/ip4/127.0.0.1/tcp/{port}" for port in range(4001, 4006))
 

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from itertools import islice
 
 import pytest
-from round_scenes import Scene
 
 from protocol.consensus import Action, Agreement, Emit, ProposalError, Safety
 from protocol.envelope import Statement, make_statement, open_envelope
@@ -18,6 +17,7 @@ from sim.adversaries.leaders import FramingLeader, TimeoutClimber
 from sim.adversaries.tampering import read_statement
 from sim.adversaries.voters import Withholder
 from sim.filters import Filter
+from sim.scenes import Scene
 
 NETWORK = bytes(32)
 FAR_VIEWS = 64

@@ -10,7 +10,6 @@ from collections.abc import Callable
 
 import pytest
 from attrs import evolve
-from round_scenes import Cast, Scene
 
 from protocol.codec import encode
 from protocol.compose import EVIDENCE_BYTES, equivocations_known
@@ -57,6 +56,7 @@ from sim.adversaries.speakers import (
     low_order_proof,
 )
 from sim.filters import Filter
+from sim.scenes import Cast, Scene
 
 NODES = 7
 """Two of them may be faulty. Four proposers, of whom three are enough."""

@@ -13,7 +13,6 @@ import pytest
 from attrs import evolve
 from ledger_dirs import blocks_of, write_ledger
 from rich.console import Console
-from round_scenes import Scene
 
 from flocknode.observe.follow import Follower
 from flocknode.observe.ledger import Step, walk
@@ -38,6 +37,7 @@ from protocol.ledger.state import Phase
 from protocol.params import MICRO
 from sim.adversaries.aggregators import OmittingAggregator, SilentAggregator
 from sim.adversaries.voters import Contrarian
+from sim.scenes import Scene
 
 
 def steps_of(scene: Scene, directory: Path) -> tuple[Step, ...]:

@@ -10,7 +10,6 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 import pytest
-from round_scenes import Cast, Scene
 
 from protocol.ledger.block import BlockKind
 from protocol.messages import Kind
@@ -40,6 +39,7 @@ from sim.adversaries.proposers import (
     unchanged,
 )
 from sim.filters import Filter
+from sim.scenes import Cast, Scene
 
 both_profiles = pytest.mark.parametrize("profile", ["hardened", "vcdfl"])
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from round_scenes import Scene
 
 from protocol.ledger.block import BlockKind, Reason
 from protocol.ledger.state import Phase
@@ -22,6 +21,7 @@ from sim.adversaries.dealers import (
 from sim.adversaries.proposers import WeightInflater
 from sim.adversaries.voters import Withholder
 from sim.filters import Filter
+from sim.scenes import Scene
 
 COMPLAINTS, Z_REQUESTS = frozenset({Kind.COMPLAINT}), frozenset({Kind.Z_REQUEST})
 

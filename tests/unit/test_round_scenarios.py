@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from round_scenes import Scene
 
 from protocol.ledger.block import BlockKind, Reason
 from protocol.ledger.settlement import least_sharers
@@ -16,6 +15,7 @@ from sim.adversaries.aggregators import EquivocatingAggregator, RefusingAggregat
 from sim.adversaries.proposers import FalseRevealer, Poisoner
 from sim.adversaries.voters import Contrarian, Withholder
 from sim.filters import Filter
+from sim.scenes import Scene
 
 both_profiles = pytest.mark.parametrize("profile", ["hardened", "vcdfl"])
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from fractions import Fraction
 from random import Random
 from typing import Any
@@ -16,7 +16,7 @@ from protocol.checkpoint import decode_checkpoint
 from protocol.engine import Engine
 from protocol.envelope import Statement
 from protocol.events import Broadcast, Effect, Notify, Send
-from protocol.jobs import ContributeJob, EvaluateJob, Job, JobResult
+from protocol.jobs import ContributeJob, EvaluateJob, Job, JobResult, TrainJob
 from protocol.ledger.block import Block, BlockBody, BlockKind, decode_body
 from protocol.ledger.state import LedgerState, Phase
 from protocol.messages import Kind, ReleaseStage, ShareRelease, Statements
@@ -30,7 +30,7 @@ from sim.founding import STAKE_UNITS, Founding, build_world, found, small_params
 from sim.invariants.conduct import Conduct
 from sim.learner import SyntheticLearner
 from sim.node import Node
-from sim.worker import JobWorker
+from sim.worker import JobWorker, Learner
 from sim.world import ReadBlob
 
 NODES = 5
@@ -41,28 +41,41 @@ Cast = Callable[["Scene"], Mapping[int, Filter]]
 
 
 class NotingWorker(JobWorker):
-    """Writes down every contribution that a proposer was to make. Evaluating takes `evaluate_ms`."""
+    """Writes down every contribution that a proposer was to make, by (round, node), and who evaluated when.
 
-    contributions: dict[tuple[int, int], ContributeJob]
-    evaluate_ms = 300
+    Evaluating takes `evaluate_ms`, training of some nodes `training_ms`.
+    """
+
+    def __init__(self, learner: Learner) -> None:
+        super().__init__(learner)
+        self.contributions: dict[tuple[int, int], ContributeJob] = {}
+        self.evaluated: set[tuple[int, int]] = set()
+        self.evaluate_ms = 300
+        self.training_ms: dict[int, int] = {}
 
     def duration_ms(self, node: int, job: Job, random: Random) -> int:
+        if isinstance(job, TrainJob) and node in self.training_ms:
+            return self.training_ms[node]
         return self.evaluate_ms if isinstance(job, EvaluateJob) else super().duration_ms(node, job, random)
 
     def run(self, node: int, job: Job, read_blob: ReadBlob) -> JobResult:
         if isinstance(job, ContributeJob):
             self.contributions[job.context.round, node] = job
+        elif isinstance(job, EvaluateJob):
+            self.evaluated.add((job.round, node))
         return super().run(node, job, read_blob)
 
 
 class Scene:
     """`cast` maps nodes to the filters that make adversaries of them, once the roles are known.
 
-    `aggregators` (in order), `proposers` and `voters` are those of round 1, as indices of nodes.
+    `aggregators` (in order), `proposers` and `voters` are those of round 1, as indices of nodes. For each
+    node of `twins` there is one more machine with its key. `learner`: in place of the synthetic one.
     """
 
     def __init__(
         self, cast: Cast | None = None, *, nodes: int = NODES, seed: int = 1, profile: str = "hardened",
+        twins: Callable[[Scene], Sequence[int]] | None = None, learner: Learner | None = None,
         **changes: Any,
     ) -> None:  # fmt: skip
         self.params = evolve(small_params(nodes, profile), max_weight=1, **changes)
@@ -72,14 +85,15 @@ class Scene:
         self.proposers = [member_of(self.founding, peer) for peer in roles.proposers]
         self.voters = [member_of(self.founding, peer) for peer in roles.voters]
         self.sent: list[tuple[int, bytes]] = []
-        self.worker = NotingWorker(SyntheticLearner(self.params, self.founding.bytes32("learner")))
-        self.worker.contributions = {}
+        synthetic = SyntheticLearner(self.params, self.founding.bytes32("learner"))
+        self.worker = NotingWorker(learner or synthetic)
         self.filters = dict(cast(self)) if cast else {}
         self.world = build_world(
             nodes,
             seed,
             params=self.params,
             filters=self.filters,
+            twins=twins(self) if twins else (),
             worker=self.worker,
             invariants=[Conduct(), self._note],
         )
@@ -109,8 +123,9 @@ class Scene:
 
     @property
     def observer(self) -> int:
-        """An honest node that is up."""
-        return next(n.index for n in self.world.nodes if n.honest and n.alive)
+        """The first of the honest nodes that are up and have the longest ledger."""
+        up = [node.index for node in self.world.nodes if node.honest and node.alive]
+        return max(up, key=lambda index: (self.engine(index).height, -index))
 
     @property
     def state(self) -> LedgerState:
@@ -122,12 +137,11 @@ class Scene:
         """Until one node has committed the block that begins a phase."""
         self.world.run(lambda _: self.engine(index).state.learning.phase is phase, max_virtual_ms=PATIENCE_MS)
 
-    def end_round(self, round_: int = 1) -> Scene:
-        """Until every node that is up has ended the round."""
+    def end_round(self, round_: int = 1, but: Iterable[int] = ()) -> Scene:
+        """Until every node that is up has ended the round, those in `but` excepted."""
+        waited_for = [node for node in self.world.nodes if node.index not in set(but)]
         self.world.run(
-            lambda world: all(
-                self.engine(node.index).state.round > round_ for node in world.nodes if node.alive
-            ),
+            lambda _: all(self.engine(n.index).state.round > round_ for n in waited_for if n.alive),
             max_virtual_ms=PATIENCE_MS,
         )
         return self
@@ -199,13 +213,17 @@ class Scene:
     def initial_model(self) -> npt.NDArray[np.int64]:
         return decode_checkpoint(self.params, self.founding.checkpoint).model
 
+    def extended_update(self, index: int, round_: int = 1) -> npt.NDArray[np.int64]:
+        """A node's honest update with its opening randomness, before any mask."""
+        job = self.worker.contributions[round_, index]
+        sent, _ = compress(self.params, job.update, job.residual, None)
+        return encode_update(self.params, scheme_of(job.context), sent, job.weight, job.secrets)
+
     def extended_sum(self, contributors: Sequence[int]) -> npt.NDArray[np.int64]:
         """The plain sum of these nodes' updates and opening randomness: no masks, no fields."""
         total: list[int] = []
         for index in contributors:
-            job = self.worker.contributions[1, index]
-            sent, _ = compress(self.params, job.update, job.residual, None)
-            extended = encode_update(self.params, scheme_of(job.context), sent, job.weight, job.secrets)
+            extended = self.extended_update(index)
             total = [int(x) + y for x, y in zip(extended, total or [0] * extended.size, strict=True)]
         return np.array(total, dtype=np.int64)
 
