@@ -10,6 +10,8 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+from attrs import evolve
+
 from flocknode.learning.models import MODELS
 from protocol.secagg.encoding import model_to_float
 from sim.adversaries.proposers import Scaler
@@ -60,8 +62,6 @@ def _trial(
     profile: str, seed: int, make: Callable[[], Filter], poison: Callable[[], Poison] | None = None
 ) -> Trial:
     """`make` gives the poisoners' filters, `poison` what becomes of their task."""
-    from attrs import evolve
-
     members, honest = _poisoners(profile, seed), _learner(profile, seed)
     staging = Staging(
         cast=lambda scene: {member: make() for member in members},

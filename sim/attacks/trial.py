@@ -101,9 +101,8 @@ class Trial:
 
     @property
     def rounds_lost(self) -> int:
-        return _accepted(rounds_of(ledger_of(self.honest)), self.rounds) - _accepted(
-            self.records, self.rounds
-        )
+        honest = _accepted(rounds_of(ledger_of(self.honest)), self.rounds)
+        return honest - _accepted(self.records, self.rounds)
 
     def cost_units(self, accounts: Iterable[bytes] = ()) -> int:
         """What the adversaries, and further accounts of theirs, have less than after the honest rounds."""
@@ -151,14 +150,9 @@ class Trial:
 
 def run_trial(staging: Staging, profile: str, seed: int) -> Trial:
     """Stage an attack, and the same rounds without it."""
-    honest = honest_run(
-        staging.nodes,
-        staging.rounds,
-        profile,
-        seed,
-        staging.honest_learner,
-        tuple(sorted(staging.changes.items())),
-    )
+    changes = tuple(sorted(staging.changes.items()))
+    learner: Any = staging.honest_learner  # a cache key, by identity
+    honest = honest_run(staging.nodes, staging.rounds, profile, seed, learner, changes)
     scene = Scene(
         staging.cast,
         nodes=staging.nodes,
@@ -186,7 +180,7 @@ def honest_run(
     rounds: int,
     profile: str,
     seed: int,
-    learner: Learner | None,
+    learner: Any,
     changes: tuple[tuple[str, Any], ...],
 ) -> Scene:
     """The rounds with everyone honest."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from protocol.ledger.state import Fault
+from protocol.messages import Kind
 from sim.adversaries.voters import Abstainer, Contrarian, VoteCopier, Withholder, Yeasayer
 from sim.attacks.attack import Attack, Result
 from sim.attacks.trial import Staging, Trial, run_trial
@@ -50,16 +51,12 @@ def _unread(name: str, profile: str, seed: int) -> Result:
 def _judge_pay(name: str, trial: Trial) -> Result:
     """Paid as an honest voter is, for a vote that rests on nothing."""
     cost = trial.cost_units()
-    faults = sorted(
-        {fault.fault.name for fault in proven_faults(trial.steps) if fault.peer in trial.adversaries}
-    )
-    return trial.result(name, reached=cost <= 0, found=f"{-cost} units against an honest vote {faults}")
+    found = f"{-cost / 1e6:+.3f} tokens against an honest vote"
+    return trial.result(name, reached=cost <= 0, found=found)
 
 
 def _unopened(name: str, profile: str, seed: int) -> Result:
     def make(scene: Scene, index: int) -> Filter:
-        from protocol.messages import Kind
-
         kinds = frozenset({Kind.VOTE_OPENING})
         return Withholder(scene.founding.identities[index], scene.founding.genesis.network, kinds)
 
@@ -76,27 +73,45 @@ _REFUSED = "a good aggregate is refused, or the round goes unjudged"
 
 VOTING = (
     Attack(
-        "opposite-voting", "one of two voters votes against a good sum", _REFUSED,
+        "opposite-voting",
+        "one of two voters votes against a good sum",
+        _REFUSED,
         _refusal(1, lambda scene, index: Contrarian()),
     ),
     Attack(
-        "opposite-voting-by-all", "both voters vote against a good sum", _REFUSED,
+        "opposite-voting-by-all",
+        "both voters vote against a good sum",
+        _REFUSED,
         _refusal(2, lambda scene, index: Contrarian()),
     ),
     Attack(
-        "lazy-voting", "a voter hands in another's sealed vote as its own, then that one's opening",
-        "it is paid as much as an honest voter", _copy,
+        "lazy-voting",
+        "a voter hands in another's sealed vote as its own, then that one's opening",
+        "it is paid as much as an honest voter",
+        _copy,
     ),
     Attack(
-        "unread-voting", "a voter votes +1 without evaluating anything",
-        "it is paid as much as an honest voter", _unread,
+        "unread-voting",
+        "a voter votes +1 without evaluating anything",
+        "it is paid as much as an honest voter",
+        _unread,
     ),
     Attack(
-        "unopened-vote", "a voter seals a vote, and opens it only if it likes the tally: here never",
-        "it goes free, or the round is lost", _unopened,
+        "unopened-vote",
+        "a voter seals a vote and never opens it",
+        "it goes free, or the round is lost",
+        _unopened,
     ),
-    Attack("abstaining", "one of two voters abstains", _REFUSED, _refusal(1, lambda scene, index: Abstainer())),
     Attack(
-        "abstaining-by-all", "both voters abstain", _REFUSED, _refusal(2, lambda scene, index: Abstainer())
+        "abstaining",
+        "one of two voters abstains",
+        _REFUSED,
+        _refusal(1, lambda scene, index: Abstainer()),
     ),
-)  # fmt: skip
+    Attack(
+        "abstaining-by-all",
+        "both voters abstain",
+        _REFUSED,
+        _refusal(2, lambda scene, index: Abstainer()),
+    ),
+)
