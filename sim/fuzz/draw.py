@@ -44,6 +44,7 @@ STATEMENTS = (
     Kind.SEALED_VOTE,
     Kind.VOTE_OPENING,
 )
+LEAST_NODES = 4
 PATIENCE_S = 4_000.0
 AMPLE_TOKENS = 1_000.0
 """So much that nobody is put out of a network that is too small to lose a validator."""
@@ -75,7 +76,8 @@ class _Draw:
     def scenario(self) -> Scenario:
         r = self.random
         self.nodes, self.rounds = r.choice(SIZES), r.choice((3, 3, 4))
-        self.spare = (self.nodes - 1) // 3
+        # A network of four stops for good when it loses one: docs/PROTOCOL.md section 11.5, limit 3.
+        self.spare = (self.nodes - 1) // 3 if self.nodes > LEAST_NODES else 0
         profile = "vcdfl" if r.random() < 0.15 else "hardened"
         cast = self._cast(profile)
         faults = [
