@@ -7,11 +7,12 @@ share an object that remembers results: none of them can tell it from one that w
 from __future__ import annotations
 
 from protocol.certificates import certificate_holds
+from protocol.context import RoundContext
 from protocol.envelope import Statement, open_envelope
 from protocol.ledger.block import Block
 from protocol.ledger.state import LedgerState
 from protocol.messages import Certificate
-from protocol.pinning import Rules
+from protocol.pinning import ReleasedShares, Rules, shares_in
 from protocol.round import Opener, apply_block
 
 
@@ -33,6 +34,10 @@ class Checks:
     ) -> LedgerState:
         """`protocol.round.apply_block`; raises `BlockError`. `state` is the one after the block `parent`."""
         return apply_block(state, block, parent, rules, opener)
+
+    def shares_in(self, release: Statement, state: LedgerState, context: RoundContext) -> ReleasedShares:
+        """`protocol.pinning.shares_in`."""
+        return shares_in(release, state, context)
 
     def note_signed(self, statement: Statement) -> None:
         """A node has signed this itself, so its signature holds."""

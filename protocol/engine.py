@@ -107,6 +107,7 @@ class Engine:
             dealer=dealer,
             weight=min(weight, genesis.params.max_weight),
             chain=self.chain,
+            checks=self.checks,
         )
         self.lifecycle = Lifecycle(self.chain, self.desk, self.cited)
         self.repair = Repair(self.desk, self.outbox, self.stored_block)

@@ -18,11 +18,15 @@ ShareKey = tuple[int, bytes]
 
 @define(eq=False)
 class RoundMemory:
-    """Of one round; replaced when the round ends."""
+    """Of one round; replaced when the round ends.
+
+    `proven`: by dealer, the roots under which the package at hand was found to stand in this life.
+    """
 
     round: int
     secrets: RoundSecrets | None = None
     packages: dict[bytes, SharePackage] = field(factory=dict)
+    proven: dict[bytes, tuple[bytes, ...]] = field(factory=dict)
     boxes: dict[bytes, bytes] = field(factory=dict)
     zs: dict[bytes, bytes] = field(factory=dict)
     shares: dict[ShareKey, dict[Index, HeldShare]] = field(factory=dict)

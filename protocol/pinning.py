@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
+from typing import TypeAlias
 
 from attrs import frozen
 
@@ -27,6 +28,7 @@ from protocol.messages import (
     KeyAdvert,
     Kind,
     Receipt,
+    ShareRelease,
     VoteOpening,
     Witness,
     vote_hash,
@@ -34,7 +36,7 @@ from protocol.messages import (
 from protocol.params import Masking, ProtocolParams, Setup
 from protocol.secagg.masking import graph_degree, surviving_neighbours_ok
 from protocol.secrets import joint_z_root, possession_message, secret_hash, z_root_hash
-from protocol.sharing import DealerFault, ShareKind, fault_holds, share_root
+from protocol.sharing import DealerFault, HeldShare, ShareKind, fault_holds, share_holds, share_root
 from protocol.tally import Tally
 
 ZERO_SEED = bytes(32)
@@ -166,6 +168,30 @@ def pinned_value(state: LedgerState, dealer: bytes, kind: ShareKind) -> tuple[by
         ShareKind.CHECK: bundle.hash_check,
     }[kind]
     return bundle.share_roots[kind], pinned
+
+
+ReleasedShares: TypeAlias = tuple[tuple[ShareKind, bytes, HeldShare | None], ...]
+"""(kind, dealer, share); None for a share that is not the dealer's."""
+
+
+def shares_in(release: Statement, state: LedgerState, context: RoundContext) -> ReleasedShares:
+    """What a proposer released, each share checked against its dealer's root.
+
+    Shares of what nothing is pinned about are left out.
+    """
+    if not isinstance(release.body, ShareRelease) or release.sender not in context.proposers:
+        return ()
+    holder = context.proposers.index(release.sender)
+    shares: list[tuple[ShareKind, bytes, HeldShare | None]] = []
+    for released in release.body.shares:
+        kind = ShareKind(released.share_kind)
+        pinned = pinned_value(state, released.dealer, kind)
+        if pinned is None:
+            continue
+        held = HeldShare(holder, released.share, released.proof)
+        stands = share_holds(context, context.proposers.index(released.dealer), kind, held, pinned[0])
+        shares.append((kind, released.dealer, held if stands else None))
+    return tuple(shares)
 
 
 def check_seed_matches(state: LedgerState, context: RoundContext, peer: bytes, seed: bytes) -> bool:

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 
+from attrs import define, field
+
 from protocol.codec import encode
 from protocol.duties import share
 from protocol.duties.desk import Desk
@@ -53,13 +55,10 @@ class Repair:
         """Say what I hold."""
         d = self.desk
         roster = d.state.validators
-        held = [
-            Held(kind, b"".join(sorted(self._tags(kind)))[:MAX_TAG_BYTES])
-            for kind in (_NEXT_ADVERTS, *_KINDS)
-        ]
+        told = [(kind, self._shelf(kind).told) for kind in (_NEXT_ADVERTS, *_KINDS)]
         have = Have(
             d.state.height,
-            tuple(entry for entry in held if entry.bitmap),
+            tuple(Held(kind, tags) for kind, tags in told if tags),
             bitmap(roster, set(d.memory.packages)),
             reply,
         )
@@ -121,9 +120,19 @@ class Repair:
 
     # -- comparing -----------------------------------------------------------------------------
 
-    def _tags(self, kind: int) -> set[bytes]:
-        """First bytes of the ids of all statements of a kind; of two that conflict, both."""
-        return {statement.id[:TAG_BYTES] for statement in self._held(kind)}
+    def _shelf(self, kind: int) -> _Shelf:
+        """What I hold of a kind, written down anew only once something of it has changed."""
+        round_ = self.desk.state.round
+        if kind == Kind.TRANSACTION:
+            return _Shelf(list(self._held(kind)))
+        changes = (
+            self.desk.pool.changes(round_ + 1, Kind.KEY_ADVERT)
+            if kind == _NEXT_ADVERTS
+            else self.desk.pool.changes(round_, kind)
+        )
+        return self.desk.worked_out(
+            ("shelf", kind), (round_, len(changes)), lambda: _Shelf(list(self._held(kind)))
+        )
 
     def _held(self, kind: int) -> Iterator[Statement]:
         pool, round_ = self.desk.pool, self.desk.state.round
@@ -138,13 +147,18 @@ class Repair:
     def _lacking(self, theirs: dict[int, bytes]) -> Iterator[Statement]:
         """Statements that I hold and the other does not claim to hold."""
         for kind in (_NEXT_ADVERTS, *_KINDS):
-            tags = _split_tags(theirs.get(kind, b""))
-            for statement in self._held(kind):
-                if statement.id[:TAG_BYTES] not in tags:
-                    yield statement
+            shelf = self._shelf(kind)
+            if not shelf.is_all(theirs.get(kind, b"")):
+                tags = _split_tags(theirs.get(kind, b""))
+                yield from (s for s in shelf.statements if s.id[:TAG_BYTES] not in tags)
 
     def _lack_something(self, theirs: dict[int, bytes]) -> bool:
-        return any(_split_tags(theirs.get(kind, b"")) - self._tags(kind) for kind in (_NEXT_ADVERTS, *_KINDS))
+        for kind in (_NEXT_ADVERTS, *_KINDS):
+            shelf = self._shelf(kind)
+            told = theirs.get(kind, b"")
+            if not shelf.is_all(told) and _split_tags(told) - shelf.tags:
+                return True
+        return False
 
     def _send_statements(self, peer: bytes, statements: Iterable[Statement]) -> None:
         batch: list[bytes] = []
@@ -159,6 +173,24 @@ class Repair:
             size += len(data)
         if batch:
             self.outbox.send(peer, self.desk.state.round, Kind.STATEMENTS, Statements(tuple(batch)))
+
+
+@define(eq=False)
+class _Shelf:
+    """The statements of one kind, of two that conflict both, and their tags: first bytes of their ids."""
+
+    statements: list[Statement]
+    tags: set[bytes] = field(init=False)
+    told: bytes = field(init=False)
+    """What a `Have` says of them."""
+
+    def __attrs_post_init__(self) -> None:
+        self.tags = {statement.id[:TAG_BYTES] for statement in self.statements}
+        self.told = b"".join(sorted(self.tags))[:MAX_TAG_BYTES]
+
+    def is_all(self, told: bytes) -> bool:
+        """Does the other hold just the same?"""
+        return told == self.told and len(told) == TAG_BYTES * len(self.tags)
 
 
 def _split_tags(data: bytes) -> set[bytes]:

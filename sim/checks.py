@@ -12,11 +12,12 @@ from typing import Generic, TypeVar
 from protocol import keys
 from protocol.certificates import certificate_holds
 from protocol.checks import Checks
+from protocol.context import RoundContext
 from protocol.envelope import Statement, open_envelope
 from protocol.ledger.block import Block
 from protocol.ledger.state import LedgerState
 from protocol.messages import Certificate
-from protocol.pinning import Rules
+from protocol.pinning import ReleasedShares, Rules, shares_in
 from protocol.round import Opener, apply_block
 
 K = TypeVar("K", bound=Hashable)
@@ -26,6 +27,7 @@ OPENED_BYTES = 32 << 20
 SIGNATURES = 16_384
 CERTIFICATES = 256
 STATES = 64
+RELEASES = 1_024
 
 
 class Remembered(Generic[K, V]):
@@ -59,6 +61,7 @@ class SharedChecks(Checks):
         self._certificates: Remembered[tuple[Certificate, bytes, tuple[bytes, ...]], bool] = Remembered(
             CERTIFICATES
         )
+        self._shares: Remembered[bytes, tuple[tuple[object, ...], ReleasedShares]] = Remembered(RELEASES)
         self._states: Remembered[tuple[bytes, bytes, bytes], LedgerState] = Remembered(STATES)
 
     def open(self, data: bytes, network: bytes, *, stripped: bool = False) -> Statement:
@@ -84,6 +87,15 @@ class SharedChecks(Checks):
         return self._states.get(key) or self._states.keep(
             key, apply_block(state, block, parent, rules, opener)
         )
+
+    def shares_in(self, release: Statement, state: LedgerState, context: RoundContext) -> ReleasedShares:
+        """What is pinned counts as the same where it is the same object: nodes share their states."""
+        learning = state.learning
+        pinned = (learning.sharers, learning.adverts, context.proposers)
+        known = self._shares.get(release.id)
+        if known is not None and all(a is b for a, b in zip(known[0], pinned, strict=True)):
+            return known[1]
+        return self._shares.keep(release.id, (pinned, shares_in(release, state, context)))[1]
 
     def note_signed(self, statement: Statement) -> None:
         self._signed.keep(statement.id, (statement.sender, statement.envelope.signature))

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 from attrs import define, evolve, field
 
 from protocol import durable
+from protocol.checks import Checks
 from protocol.context import RoundContext
 from protocol.events import Fetch, PutBlob, RunJob
 from protocol.jobs import Job
@@ -35,6 +36,7 @@ class Desk:
     dealer: DealerPackage | None
     weight: int
     chain: Chain
+    checks: Checks
     memory: RoundMemory = field(init=False)
     clock: PhaseClock = field(init=False)
     blobs: set[bytes] = field(factory=set, init=False)
@@ -44,7 +46,7 @@ class Desk:
     seeds: dict[int, bytes] = field(factory=dict, init=False)
     residual: durable.Residual | None = field(default=None, init=False)
     _context: tuple[int, RoundContext] | None = field(default=None, init=False)
-    _worked_out: dict[str, tuple[Hashable, Any]] = field(factory=dict, init=False)
+    _worked_out: dict[Hashable, tuple[Hashable, Any]] = field(factory=dict, init=False)
 
     @property
     def state(self) -> LedgerState:
@@ -66,7 +68,7 @@ class Desk:
             self._context = (height, context)
         return self._context[1]
 
-    def worked_out(self, name: str, basis: Hashable, work_out: Callable[[], T]) -> T:
+    def worked_out(self, name: Hashable, basis: Hashable, work_out: Callable[[], T]) -> T:
         """What `work_out` gave when the basis, all that it depends on, was last another one."""
         known = self._worked_out.get(name)
         if known is None or known[0] != basis:

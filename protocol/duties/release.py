@@ -9,7 +9,7 @@ from protocol.ledger.state import Phase
 from protocol.messages import DealerEvidence, Kind, ReleasedShare, ReleaseStage, ShareRelease
 from protocol.params import Masking
 from protocol.pinning import pinned_value
-from protocol.sharing import DealerFault, HeldShare, PinnedShares, ShareKind, share_holds
+from protocol.sharing import DealerFault, PinnedShares, ShareKind
 
 
 def release_unmasking(desk: Desk) -> None:
@@ -48,18 +48,11 @@ def count_releases(desk: Desk) -> None:
         if statement.id in memory.counted_releases or statement.sender not in learning.proposers:
             continue
         memory.counted_releases.add(statement.id)
-        assert isinstance(statement.body, ShareRelease)
-        holder = desk.index(statement.sender)
-        for released in statement.body.shares:
-            kind = ShareKind(released.share_kind)
-            pinned = pinned_value(desk.state, released.dealer, kind)
-            if pinned is None:
-                continue
-            held = HeldShare(holder, released.share, released.proof)
-            if share_holds(desk.context, desk.index(released.dealer), kind, held, pinned[0]):
-                memory.shares.setdefault((kind, released.dealer), {})[holder] = held
-            else:
+        for kind, dealer, held in desk.checks.shares_in(statement, desk.state, desk.context):
+            if held is None:
                 desk.outbox.add(Penalise(statement.sender, "released a share that is not the dealer's"))
+            else:
+                memory.shares.setdefault((kind, dealer), {})[held.holder] = held
 
 
 def pinned_shares(desk: Desk, dealer: bytes, kind: ShareKind) -> PinnedShares | None:

@@ -87,6 +87,7 @@ def open_boxes(desk: Desk) -> None:
 
 def keep_package(desk: Desk, dealer: bytes, package: SharePackage, bundle: ShareBundle) -> None:
     desk.memory.packages[dealer] = package
+    desk.memory.proven[dealer] = bundle.share_roots
     desk.outbox.persist(durable.SHARE, durable.round_key(desk.state.round, dealer), encode(package))
     take_z(desk, dealer, package.z, bundle.hash_z)
 
@@ -166,6 +167,8 @@ def keep_pinned_packages(desk: Desk) -> None:
         return
     memory, pinned = desk.memory, {bundle.peer: bundle for bundle in desk.learning.sharers}
     for dealer in sorted(memory.packages):
+        if dealer in pinned and memory.proven.get(dealer) == pinned[dealer].share_roots:
+            continue
         try:
             check_package(
                 desk.context,
