@@ -27,8 +27,6 @@ CHECK_RELEASES = 3
 """How often a holder may release check shares: of the dropped, of the late, and at the hard deadline."""
 NONCE_WINDOW = 16
 """How many transactions of one account may wait."""
-HARMLESS = frozenset({"stale", "early"})
-"""Reasons that an honest peer on another round gives too."""
 
 
 def inadmissible(desk: Desk, statement: Statement) -> str | None:

@@ -8,6 +8,8 @@ from protocol.checks import Checks
 from protocol.envelope import Statement
 
 CACHE_SIZE = 4096
+CACHE_BYTES = 32 << 20
+"""What the remembered envelopes may weigh: a leader's proposal may cite whatever its friends sign."""
 
 
 class Cited:
@@ -17,6 +19,7 @@ class Cited:
         self.network = network
         self._checks = checks
         self._opened: OrderedDict[bytes, Statement] = OrderedDict()
+        self.held_bytes = 0
 
     def open(self, data: bytes) -> Statement:
         """Raises `WireError`."""
@@ -33,6 +36,9 @@ class Cited:
         self._keep(statement.cited(), statement.bare)
 
     def _keep(self, data: bytes, statement: Statement) -> None:
+        if data not in self._opened:
+            self.held_bytes += len(data)
         self._opened[data] = statement
-        if len(self._opened) > CACHE_SIZE:
-            self._opened.popitem(last=False)
+        while len(self._opened) > CACHE_SIZE or self.held_bytes > CACHE_BYTES:
+            oldest, _ = self._opened.popitem(last=False)
+            self.held_bytes -= len(oldest)

@@ -26,6 +26,7 @@ from protocol.envelope import Statement, WireError
 from protocol.ledger.block import BLOCK_BYTES, Block, decode_block
 from protocol.messages import (
     MAX_HEIGHT,
+    MAX_VIEW,
     Body,
     Certificate,
     CertificateNotice,
@@ -210,6 +211,7 @@ class Agreement:
 
     def _enter(self, view: int) -> list[Action]:
         self.safety = evolve(self.safety, view=view)
+        self._forget_left_views()
         actions: list[Action] = [
             Save(self.safety),
             EnteredView(view, view_timeout_ms(view, self.base_ms, self.cap_ms)),
@@ -220,6 +222,13 @@ class Agreement:
         """How many time-outs of this view and later ones are kept of each validator."""
         ahead = [gathered for view, gathered in self._timeouts.items() if view >= self.view]
         return dict(Counter(sender for gathered in ahead for sender in gathered))
+
+    def _forget_left_views(self) -> None:
+        """Only the time-outs of the view before still justify something."""
+        for left in [view for view in self._timeouts if view < self.view - 1]:
+            del self._timeouts[left]
+        for left in [view for view in self._proposals if view < self.view]:
+            del self._proposals[left]
 
     # -- proposing -----------------------------------------------------------------------------
 
@@ -232,7 +241,8 @@ class Agreement:
         if forced is None or not self.is_leader or self.safety.proposed_view >= self.view:
             return []
         block, highest = self._blocks.get(forced), self._highest_qc()
-        if block is None:
+        if block is None or highest is None or highest.vote.view >= self.view:
+            # A certificate of this view or a later one: others are ahead, and nobody waits for this leader.
             return []
 
         return self._propose(block, highest)
@@ -333,7 +343,10 @@ class Agreement:
                 if later > body.view:
                     return []
                 del self._timeouts[later][statement.sender]
-        self._timeouts.setdefault(body.view, {})[statement.sender] = statement
+                if not self._timeouts[later]:
+                    del self._timeouts[later]
+        # The block that came along is kept apart, if it is of any use.
+        self._timeouts.setdefault(body.view, {})[statement.sender] = statement.bare
         actions: list[Action] = []
         if body.high_qc is not None:
             actions += self._raise_high_qc(body.high_qc)
@@ -490,7 +503,7 @@ class Agreement:
         gathered = self._timeouts.get(view, {})
         if len(gathered) >= quorum(len(self.validators)) and view >= self.view:
             joined = self._give_up(view) if self.safety.timed_out_view < view else []
-            return joined + self._enter(view + 1) if self.view <= view else joined
+            return joined + self._enter(view + 1) if self.view <= view < MAX_VIEW else joined
         reached = self._view_of_a_third()
         return self._give_up(reached) if reached >= self.view and reached > self.safety.timed_out_view else []
 
@@ -506,6 +519,7 @@ class Agreement:
 
     def _give_up(self, view: int) -> list[Action]:
         self.safety = evolve(self.safety, timed_out_view=view, view=max(view, self.view))
+        self._forget_left_views()
         return [Save(self.safety), self._timeout_message()]
 
     def _timeout_message(self) -> Emit:

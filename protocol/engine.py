@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable
 
 from protocol import durable, keys
-from protocol.admission import HARMLESS, inadmissible
+from protocol.admission import inadmissible
 from protocol.checks import Checks
 from protocol.cited import Cited
 from protocol.codec import DecodeError, decode, encode
@@ -32,7 +32,6 @@ from protocol.events import (
     Millis,
     PeerDown,
     PeerUp,
-    Penalise,
     Received,
     SetTimer,
     Start,
@@ -61,6 +60,7 @@ from protocol.messages import (
     ZRequest,
 )
 from protocol.negotiation import Negotiation
+from protocol.offences import HARMLESS
 from protocol.outbox import Outbox
 from protocol.params import Genesis
 from protocol.pinning import Rules
@@ -235,7 +235,7 @@ class Engine:
         self.rejects[reason] += 1
         if reason not in HARMLESS:
             self.outbox.notify("rejected", peer=keys.peer_name(peer), reason=reason, what=what)
-            self.outbox.add(Penalise(peer, reason))
+            self.outbox.penalise(peer, reason)
 
     def _dispatch(self, peer: bytes, statement: Statement) -> None:
         if statement.kind in STATEMENT_KINDS:

@@ -98,6 +98,11 @@ class Statement:
     def _cited(self) -> bytes:
         return encode(self.bare.envelope)
 
+    @property
+    def kept_bytes(self) -> int:
+        """Of body and payload: what it takes to keep it."""
+        return len(self.envelope.body) + len(self.envelope.payload)
+
     def to_bytes(self) -> bytes:
         """As it travels, payload included."""
         return encode(self.envelope) if self.envelope.payload else self._cited

@@ -40,7 +40,8 @@ from protocol.repair import Repair
 from protocol.round import BlockError
 
 EARLY_MESSAGES = 64
-"""Messages of the next height that are kept from each peer."""
+EARLY_BYTES = 4 << 20
+"""Messages of the next height that are kept from each peer, and what they may weigh together."""
 
 Reject = Callable[[bytes, str, str], None]
 """Called with peer, reason and what was wrong."""
@@ -178,8 +179,11 @@ class Negotiation:
 
     def keep_early(self, peer: bytes, statement: Statement) -> None:
         """A validator's message of the next height or round waits for it, up to a bound."""
+        if peer not in self.desk.state.validators:
+            return
         kept = self._early.setdefault(peer, [])
-        if len(kept) < EARLY_MESSAGES and peer in self.desk.state.validators:
+        weight = sum(other.kept_bytes for other in kept) + statement.kept_bytes
+        if len(kept) < EARLY_MESSAGES and weight <= EARLY_BYTES:
             kept.append(statement)
 
     def request_blocks(self, peer: bytes) -> None:

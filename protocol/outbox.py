@@ -8,7 +8,7 @@ from attrs import define, field
 
 from protocol import durable
 from protocol.envelope import Statement, make_statement
-from protocol.events import Broadcast, Effect, Notify, Persist, Send
+from protocol.events import Broadcast, Effect, Notify, Penalise, Persist, Send
 from protocol.keys import Identity
 from protocol.messages import Body, Kind
 from protocol.pool import Pool
@@ -37,6 +37,14 @@ class Outbox:
 
     def notify(self, topic: str, **fields: object) -> None:
         self.add(Notify(topic, fields))
+
+    def penalise(self, peer: bytes, reason: str) -> None:
+        """Report a peer for one of `protocol.offences.OFFENCES`. A node never reports itself.
+
+        What bears its own name may be a twin's, or what more than 1/3 have led it to repeat.
+        """
+        if peer != self.identity.peer:
+            self.add(Penalise(peer, reason))
 
     def publish(self, round_: int, kind: Kind, body: Body, payload: bytes = b"") -> Statement:
         """Make an own statement: durable first, then in the pool, then to everyone."""

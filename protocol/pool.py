@@ -135,12 +135,8 @@ class Pool:
     def kept(self) -> Iterator[tuple[bytes, int]]:
         """(sender, bytes with payload) of everything held, evidence included: what it costs to keep it."""
         for statement in self._by_slot.values():
-            yield statement.sender, _size(statement)
+            yield statement.sender, statement.kept_bytes
         for pair in self.conflicts.values():
             for statement in pair:
                 if statement.id not in self._by_id:
-                    yield statement.sender, _size(statement)
-
-
-def _size(statement: Statement) -> int:
-    return len(statement.envelope.body) + len(statement.envelope.payload)
+                    yield statement.sender, statement.kept_bytes

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from protocol.codec import encode
 from protocol.duties.desk import Desk
-from protocol.events import Penalise
 from protocol.ledger.state import Phase
 from protocol.messages import DealerEvidence, Kind, ReleasedShare, ReleaseStage, ShareRelease
 from protocol.params import Masking
@@ -50,7 +49,7 @@ def count_releases(desk: Desk) -> None:
         memory.counted_releases.add(statement.id)
         for kind, dealer, held in desk.checks.shares_in(statement, desk.state, desk.context):
             if held is None:
-                desk.outbox.add(Penalise(statement.sender, "released a share that is not the dealer's"))
+                desk.outbox.penalise(statement.sender, "share")
             else:
                 memory.shares.setdefault((kind, dealer), {})[held.holder] = held
 

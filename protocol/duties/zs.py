@@ -6,7 +6,6 @@ from protocol import keys
 from protocol.codec import digest
 from protocol.duties.desk import Desk
 from protocol.duties.share import take_z
-from protocol.events import Penalise
 from protocol.ledger.state import Phase
 from protocol.messages import Kind, ZReply, ZRequest
 from protocol.params import Setup
@@ -58,7 +57,7 @@ def on_z_request(desk: Desk, sender: bytes, body: ZRequest) -> None:
     try:
         box = keys.seal(desk.my_secrets().seal_secret, advert.seal_public, z, associated)
     except keys.AgreementError:
-        desk.outbox.add(Penalise(sender, "a seal key that agrees with nobody"))
+        desk.outbox.penalise(sender, "seal")
         return
     desk.outbox.send(sender, desk.state.round, Kind.Z_REPLY, ZReply(body.dealer, box))
 
@@ -76,7 +75,7 @@ def on_z_reply(desk: Desk, sender: bytes, body: ZReply) -> None:
             z_associated(desk, sender, desk.me, body.dealer),
         )
     except keys.SealError:
-        desk.outbox.add(Penalise(sender, "a z reply that does not open"))
+        desk.outbox.penalise(sender, "z-reply")
         return
     take_z(desk, body.dealer, z, bundle.hash_z)
 

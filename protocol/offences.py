@@ -1,0 +1,25 @@
+"""Why a node reports a peer: the words that `Penalise` carries (docs/PROTOCOL.md section 8.6).
+
+Which refusals are reported is decided here, so it is the same at every node. What a report costs the peer is
+the transport's business.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+HARMLESS: Final = frozenset({"stale", "early"})
+"""Reasons of refusals that an honest peer on another round, or behind a bad link, gives too: only counted."""
+
+OF_MESSAGES: Final = frozenset({"malformed", "version", "network", "kind", "oversized", "signature"})
+"""What does not open: `protocol.envelope.WireError`."""
+
+OF_STATEMENTS: Final = frozenset({"stranger", "slot", "size", "payload", "key", "weight", "evidence"})
+"""What no pool takes: `protocol.admission.inadmissible`."""
+
+OF_CONDUCT: Final = frozenset({"relayed", "agreement", "block", "share", "seal", "z-reply"})
+"""Another's message passed on that must come from its sender; a step of the agreement, a block, a released
+share, a seal key or a sealed z that does not hold."""
+
+OFFENCES: Final = OF_MESSAGES | OF_STATEMENTS | OF_CONDUCT
+"""All that is reported."""
