@@ -11,6 +11,7 @@ COMMANDS = {
     "fuzz": ("sim.cli.fuzz:fuzz", "Run scenarios drawn at random; shrink and report what fails."),
     "attacks": ("sim.cli.attacks:attacks", "Run every attack and say what becomes of it."),
     "mutants": ("sim.cli.mutants:mutants", "Plant bugs and say which check finds each."),
+    "wire": ("sim.cli.wire:wire", "Fuzz what a node reads and what its engine hears."),
 }
 
 
