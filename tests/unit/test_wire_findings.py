@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 
+from protocol.checks import Checks
 from protocol.cited import CACHE_BYTES, Cited
 from protocol.codec import encode
 from protocol.consensus import Action, Agreement, Emit, Safety, leader_of
@@ -121,7 +122,7 @@ def test_what_waits_for_the_next_height_has_a_bound_in_bytes() -> None:
 
 def test_what_leaders_cite_has_a_bound_in_bytes() -> None:
     """4096 envelopes of half a megabyte each were remembered, whoever signed them for whatever proposal."""
-    cited = Cited(NETWORK)
+    cited = Cited(NETWORK, Checks())
     signatures = tuple((i.to_bytes(32, "big"), bytes(64)) for i in range(4_000))
     for view in range(1, 101):
         certificate = Certificate(1, Vote(VotePhase.PREPARE, 1, view, bytes(32)), signatures)
