@@ -20,6 +20,7 @@ from flocknode.observe.log import Logger
 from flocknode.store import Store
 from flocknode.transport.libp2p import Libp2pTransport
 from flocknode.transport.libp2p_options import Libp2pOptions
+from flocknode.wraps import NO_WRAPS, Wraps
 from protocol import jobs
 from protocol.checkpoint import checkpoint_bytes
 from protocol.engine import Engine
@@ -28,7 +29,7 @@ from protocol.secagg.scheme import SchemeError, build_scheme
 from protocol.secagg.security import SecurityError
 
 
-async def build_node(directory: NodeDirectory, store: Store, log: Logger) -> Node:
+async def build_node(directory: NodeDirectory, store: Store, log: Logger, wraps: Wraps = NO_WRAPS) -> Node:
     """Everything that a node needs before it may promise anything: compiled kernels, its data, its blobs.
 
     Raises `ConfigError` and what `load_task`, `BlobStore` and `Libp2pTransport` raise.
@@ -41,18 +42,20 @@ async def build_node(directory: NodeDirectory, store: Store, log: Logger) -> Nod
         asyncio.to_thread(BlobStore, directory.path),
         asyncio.to_thread(_largest_blob_bytes, directory),
     )
+    engine = Engine(
+        directory.identity, genesis, secrets.token_bytes, directory.dealer, weight=task.train_count
+    )
+    transport = Libp2pTransport(
+        directory.identity,
+        config.node.listen,
+        psk=directory.psk,
+        options=Libp2pOptions(broadcast_mode=config.node.broadcast),
+    )
     return Node(
-        engine=Engine(
-            directory.identity, genesis, secrets.token_bytes, directory.dealer, weight=task.train_count
-        ),
+        engine=wraps.engine(engine),
         store=store,
         blobs=blobs,
-        transport=Libp2pTransport(
-            directory.identity,
-            config.node.listen,
-            psk=directory.psk,
-            options=Libp2pOptions(broadcast_mode=config.node.broadcast),
-        ),
+        transport=wraps.transport(transport),
         members=config.members,
         learner=_learner(directory, task, blobs),
         run_aggregation=jobs.run,

@@ -54,7 +54,7 @@ class Plan:
     `proposers` and `voters`: by default those of the network's size (docs/PROTOCOL.md section 3). `seed`
     deals the data out and draws the initial model; `training_seeds`: see `LearningSettings`. `settings`
     overrides fields of `ProtocolParams`. `peers`: those nodes, by number, that bring their own keys.
-    `dimension`: of a synthetic task.
+    `dimension`: of a synthetic task. `stakes`: of nodes, by number, whose stake is not `stake_units`.
     """
 
     task: str
@@ -72,6 +72,7 @@ class Plan:
     settings: Mapping[str, Any] = field(factory=dict)
     training_seeds: tuple[int, ...] | None = None
     behaviours: Mapping[int, Behaviour] = field(factory=dict)
+    stakes: Mapping[int, int] = field(factory=dict)
     peers: Mapping[int, bytes] = field(factory=dict)
     psk: bytes | None = field(default=None, repr=False)
 
@@ -122,7 +123,9 @@ def found(root: Path, plan: Plan, draw: Draw) -> tuple[Path, ...]:
             name=plan.name,
             task=plan.task,
             params=params,
-            members=sort_members([GenesisMember(peer, plan.stake_units) for peer in peers]),
+            members=sort_members(
+                [GenesisMember(peer, plan.stakes.get(i, plan.stake_units)) for i, peer in enumerate(peers)]
+            ),
             beacon=draw("beacon"),
             model_digest=blob_digest(model),
             pool_units=plan.pool_units,

@@ -22,6 +22,7 @@ from flocknode.learning.task import TaskError
 from flocknode.observe.log import Bridge, Logger, open_log
 from flocknode.store import Store, StoreError
 from flocknode.transport.base import TransportError
+from flocknode.wraps import NO_WRAPS, Wraps
 
 EXPECTED = (
     BlobStoreError,
@@ -36,12 +37,12 @@ EXPECTED = (
 """What an operator can do something about: told without a traceback."""
 
 
-def main(directory: Path, console: bool = False) -> NoReturn:
+def main(directory: Path, console: bool = False, wraps: Wraps = NO_WRAPS) -> NoReturn:
     """Run the node of `directory` until SIGINT or SIGTERM; `console` logs to standard error as well.
 
     Ends the process: 0 after a clean stop, 1 after an error, which is told on standard error and in the log.
     """
-    code = run(directory, console)
+    code = run(directory, console, wraps)
     sys.stdout.flush()
     sys.stderr.flush()
     # At a normal exit the interpreter would wait for training that may still run on its thread, and whose
@@ -49,7 +50,7 @@ def main(directory: Path, console: bool = False) -> NoReturn:
     os._exit(code)
 
 
-def run(directory: Path, console: bool = False) -> int:
+def run(directory: Path, console: bool = False, wraps: Wraps = NO_WRAPS) -> int:
     """As `main`, but returns the exit code."""
     try:
         node_directory = load_node_dir(directory)
@@ -61,7 +62,7 @@ def run(directory: Path, console: bool = False) -> int:
     bridge = Bridge(log)
     logging.getLogger().addHandler(bridge)
     try:
-        asyncio.run(_live(node_directory, log))
+        asyncio.run(_live(node_directory, log, wraps))
         return 0
     except KeyboardInterrupt:
         return 0
@@ -86,13 +87,13 @@ def _cause(error: BaseException) -> BaseException:
     return error
 
 
-async def _live(directory: NodeDirectory, log: Logger) -> None:
+async def _live(directory: NodeDirectory, log: Logger, wraps: Wraps) -> None:
     stop = asyncio.Event()
     store = await Store.open(directory.path)
     try:
         from flocknode.assembly import build_node
 
-        node = await build_node(directory, store, log)
+        node = await build_node(directory, store, log, wraps)
     except BaseException:
         await store.close()
         raise

@@ -14,13 +14,14 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import NoReturn, Self
 
 from flocknode.config import NodeDirectory
 from flocknode.learning.synthetic import SYNTHETIC
+from flocknode.wraps import NO_WRAPS, Wraps
 
 OUTPUT_FILE = "output.log"
 """Where a node's standard output and error go: what it says before it has a log, or as it crashes."""
@@ -55,17 +56,32 @@ def preload(directory: NodeDirectory) -> None:
     gc.freeze()
 
 
+def no_wraps(index: int) -> Wraps:
+    """A node as it is, where its launcher is."""
+    return NO_WRAPS
+
+
 class Fleet:
     """Runs the nodes of `directories` by index; leaving its context stops them all.
 
     A node gets SIGTERM when it is to stop, also, from itself, when its launcher is gone: a launcher that was
-    killed leaves no process behind either.
+    killed leaves no process behind either. `enter` is called in each new process, with the index of the node
+    that it will be: it may take the process elsewhere, and says what is put around the node's parts.
+    `outputs`: where the nodes' standard output goes, in place of their directories.
     """
 
-    def __init__(self, directories: Sequence[Path]) -> None:
+    def __init__(
+        self,
+        directories: Sequence[Path],
+        enter: Callable[[int], Wraps] = no_wraps,
+        outputs: Path | None = None,
+    ) -> None:
         self.directories = tuple(directories)
+        self._enter = enter
+        self._outputs = outputs
         self.pids: dict[int, int] = {}
         """The last process of each node that was started, ended or not."""
+        self.paused: set[int] = set()
         self._exit_codes: dict[int, int] = {}
         # Only the launcher holds the writing end: when it is gone, a node that reads sees the end.
         self._lifeline, self._held = os.pipe()
@@ -88,7 +104,7 @@ class Fleet:
         if pid == 0:
             try:
                 os.close(self._held)
-                _live(self.directories[index], self._lifeline)
+                self._live(index)
             except BaseException:
                 traceback.print_exc()
             finally:
@@ -104,6 +120,30 @@ class Fleet:
         """SIGKILL, and wait until the process is gone."""
         self._signal(index, signal.SIGKILL)
         self._wait([index], STOP_TIMEOUT_S)
+        self.paused.discard(index)
+
+    def pause(self, index: int) -> None:
+        """SIGSTOP: the node stands still until `resume`."""
+        self._signal(index, signal.SIGSTOP)
+        self.paused.add(index)
+
+    def resume(self, index: int) -> None:
+        self._signal(index, signal.SIGCONT)
+        self.paused.discard(index)
+
+    def output(self, index: int) -> Path:
+        """The file that a node's standard output and error go to."""
+        if self._outputs is None:
+            return self.directories[index] / OUTPUT_FILE
+        return self._outputs / f"{self.directories[index].name}-{OUTPUT_FILE}"
+
+    def last_words(self, index: int) -> str:
+        """The last line that a node wrote to its output, or where to look."""
+        try:
+            said = self.output(index).read_text(errors="replace").strip().splitlines()
+        except OSError:
+            said = []
+        return said[-1] if said else f"see {self.directories[index]}"
 
     def exit_code(self, index: int) -> int | None:
         """How a node ended: None while it runs, minus the signal where one ended it."""
@@ -121,11 +161,29 @@ class Fleet:
 
     def stop(self, timeout_s: float = STOP_TIMEOUT_S) -> None:
         """SIGTERM to all that run, SIGKILL to those that have not ended when time is up."""
+        for index in sorted(self.paused):
+            self.resume(index)
         running = self.running()
         for index in running:
             self._signal(index, signal.SIGTERM)
         for index in self._wait(running, timeout_s):
             self.kill(index)
+
+    def _live(self, index: int) -> NoReturn:
+        """The process of one node, as `flocknode node run` has it, but for where its output goes."""
+        from flocknode.process import main
+
+        # Ctrl-C is for the launcher, which then stops its nodes in order.
+        os.setsid()
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        output = os.open(self.output(index), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        os.dup2(output, 1)
+        os.dup2(output, 2)
+        os.close(output)
+        wraps = self._enter(index)
+        threading.Thread(target=_end_with_launcher, args=(self._lifeline,), daemon=True).start()
+        main(self.directories[index], wraps=wraps)
 
     def _signal(self, index: int, number: signal.Signals) -> None:
         # Not reaped yet, so the id is still that of our own process, even if it has just ended.
@@ -140,22 +198,6 @@ class Fleet:
             if not left or time.monotonic() >= deadline:
                 return left
             time.sleep(POLL_S)
-
-
-def _live(directory: Path, lifeline: int) -> NoReturn:
-    """The process of one node, as `flocknode node run` has it, but for where its output goes."""
-    from flocknode.process import main
-
-    # Ctrl-C is for the launcher, which then stops its nodes in order.
-    os.setsid()
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    output = os.open(directory / OUTPUT_FILE, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-    os.dup2(output, 1)
-    os.dup2(output, 2)
-    os.close(output)
-    threading.Thread(target=_end_with_launcher, args=(lifeline,), daemon=True).start()
-    main(directory)
 
 
 def _end_with_launcher(lifeline: int) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection
 
-from flocknode.demo.fleet import OUTPUT_FILE, Fleet
+from flocknode.demo.fleet import Fleet
 from flocknode.demo.options import DemoError
 from flocknode.observe.follow import Follower
 
@@ -58,9 +58,8 @@ def _settled(follower: Follower, rounds: int) -> bool:
 
 
 def _require_running(fleet: Fleet, absent: Collection[int]) -> None:
-    for index, directory in enumerate(fleet.directories):
+    for index in range(len(fleet.directories)):
         if index in absent or fleet.is_running(index):
             continue
-        said = (directory / OUTPUT_FILE).read_text(errors="replace").strip().splitlines()
-        why = said[-1] if said else f"see {directory}"
+        why = fleet.last_words(index)
         raise DemoError(f"node {index} ended with exit code {fleet.exit_code(index)}: {why}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +20,13 @@ from protocol.params import Genesis
 class Follower:
     """Reads node directories of one network; `poll` again and again. Blocks are checked before they count.
 
-    `rounds`: those that have ended. `fault`: why no further block was taken.
+    `rounds`: those that have ended. `fault`: why no further block was taken. `on_step` hears of every block:
+    one look may take in several.
     """
 
     genesis: Genesis
     directories: Sequence[Path]
+    on_step: Callable[[Step], None] = lambda step: None
     logs: list[NodeLog] = field(init=False)
     rounds: list[RoundRecord] = field(factory=list, init=False)
     fault: str | None = field(default=None, init=False)
@@ -57,8 +59,10 @@ class Follower:
         try:
             for stored in stored_blocks(directory, self._chain.height + 1, last):
                 before = self._chain.state
-                record = self._collector.take(Step(stored, before, self._chain.append(stored)))
+                step = Step(stored, before, self._chain.append(stored))
+                record = self._collector.take(step)
                 if record is not None:
                     self.rounds.append(record)
+                self.on_step(step)
         except (ChainError, LedgerError) as error:
             self.fault = f"{directory}: {error}"
