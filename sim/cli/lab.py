@@ -8,6 +8,7 @@ from flocknode.cli.lazy import LazyGroup
 
 COMMANDS = {
     "run": ("sim.cli.lab_run:run", "Run a scenario with real node processes."),
+    "clean": ("sim.cli.lab_run:clean", "Remove what a killed lab has left behind."),
 }
 
 
