@@ -1,8 +1,8 @@
 """The directories of labs, and those that a lab left behind which was killed.
 
-Everything else of a lab lives in its processes: namespaces, bridge, packet filters, disks in memory. The nodes
-themselves the kernel kills with their launcher. The lock on a directory is held by the lab and by all its
-nodes, so what is not locked belongs to nobody.
+Everything else of a lab lives in its processes: namespaces, bridge, packet filters, disks in memory. The
+nodes themselves the kernel kills with their launcher. The lock on a directory is held by the lab and by all
+its nodes, so what is not locked belongs to nobody.
 """
 
 from __future__ import annotations

@@ -82,7 +82,14 @@ def _node(node: NodeEnd, exit_code: int | None) -> Json:
 
 
 def print_summary(console: Console, result: LabResult) -> None:
-    """What happened and whether it is what had to."""
+    """What happened, where it has not been told line by line, and what does not hold of what had to."""
+    if console.is_terminal:
+        _print_tables(console, result)
+    for failure in result.failures:
+        console.print(Text(failure, style="bold red"))
+
+
+def _print_tables(console: Console, result: LabResult) -> None:
     rounds = make_table("rounds")
     for name in ("round", "outcome"):
         rounds.add_column(name)
@@ -97,8 +104,6 @@ def print_summary(console: Console, result: LabResult) -> None:
     for table in (rounds, faults):
         console.print(table)
         console.print()
-    for failure in result.failures:
-        console.print(Text(failure, style="bold red"))
 
 
 def verdict(result: LabResult) -> str:

@@ -7,6 +7,7 @@ directories: by ledgers and logs.
 from __future__ import annotations
 
 import os
+import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
@@ -304,7 +305,7 @@ def _left_by_nodes(lab: Lab, running: set[int]) -> Iterator[str]:
     """How the nodes' processes ended: those that ran cleanly, those that had to refuse by refusing."""
     fleet = lab.tools.fleet
     for node in sorted(running):
-        if fleet.exit_code(node) != 0:
+        if fleet.exit_code(node) not in (0, -signal.SIGTERM):  # by the signal, where it had just been started
             yield f"node {node} ended with exit code {fleet.exit_code(node)} when it was asked to stop"
     for node in select(lab.scenario.expect.down, lab.network.parts, Random(lab.seed)):
         if node not in running and fleet.exit_code(node) != REFUSED:
