@@ -252,7 +252,6 @@ def _entrance(network: Network, wires: Wires, delays: DelayBoard | None) -> Call
     def enter(node: int) -> Wraps:
         die_with(launcher)
         wires.enter(node)
-        wires.close()
         filter = network.filters.get(node)
 
         def transport(inner: Transport) -> Transport:

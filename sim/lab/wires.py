@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -49,43 +50,51 @@ def listen_address(node: int) -> str:
 
 @frozen(eq=False)
 class Namespace:
-    """A network namespace without a name: `descriptor` keeps it, `netlink` speaks to the kernel inside it."""
+    """A network namespace without a name, kept by `descriptor`."""
 
     descriptor: int
-    netlink: Any
 
     def enter(self) -> None:
         """Move this process into it."""
         setns(self.descriptor, CLONE_NEWNET)
 
+    @contextmanager
+    def inside(self) -> Iterator[None]:
+        """Be in it for a moment."""
+        with _away_and_back():
+            self.enter()
+            yield
+
+    @contextmanager
+    def netlink(self) -> Iterator[Any]:
+        """Speak to the kernel about it. Closed before anything is forked: pyroute2 cannot be shared."""
+        from pyroute2 import IPRoute
+
+        with self.inside(), IPRoute() as socket:
+            yield socket
+
     def close(self) -> None:
-        self.netlink.close()
         os.close(self.descriptor)
-
-    def index(self, device: str) -> int:
-        """The kernel's number of a device."""
-        (number,) = self.netlink.link_lookup(ifname=device)
-        return int(number)
-
-    def set_up(self, device: int, is_up: bool) -> None:
-        self.netlink.link("set", index=device, state="up" if is_up else "down")
 
 
 @contextmanager
 def _away_and_back() -> Iterator[None]:
-    """Whatever namespace this process is in afterwards, it returns to its own."""
+    """Whatever namespace this process is in afterwards, it returns to its own.
+
+    Ctrl-C has to wait for that: pyroute2 does not stand being interrupted.
+    """
     home = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
     try:
         yield
     finally:
         setns(home, CLONE_NEWNET)
         os.close(home)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def open_namespace() -> Namespace:
-    """Make one. A netlink socket belongs to the namespace it was opened in, so this process can return."""
-    from pyroute2 import IPRoute
-
+    """Make one. Raises `LabError`."""
     with _away_and_back():
         try:
             unshare(CLONE_NEWNET)
@@ -93,8 +102,13 @@ def open_namespace() -> Namespace:
             raise LabError(f"no network namespace can be made here: {error.strerror}") from error
         with suppress(OSError):  # a machine without IPv6 has nothing to switch off
             Path("/proc/sys/net/ipv6/conf/default/disable_ipv6").write_text("1")
-        descriptor = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-        return Namespace(descriptor, IPRoute())
+        return Namespace(os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC))
+
+
+def _index_of(netlink: Any, device: str) -> int:
+    """The kernel's number of a device."""
+    (number,) = netlink.link_lookup(ifname=device)
+    return int(number)
 
 
 @define(eq=False)
@@ -118,8 +132,13 @@ class Wires:
         self._links = Links.whole(self.count)
         try:
             self._hub = open_namespace()
-            self._build()
-            self.has_netem = self._try_netem()
+            self._nodes += [open_namespace() for _ in range(self.count)]
+            with self._hub.netlink() as netlink:
+                self._plug_in(netlink)
+                self.has_netem = _try_netem(netlink, self._ports[0])
+            for node, namespace in enumerate(self._nodes):
+                with namespace.netlink() as netlink:
+                    self._devices.append(_set_address(netlink, address_of(node)))
         except NetlinkError as error:
             raise LabError(f"the network of the lab cannot be made: {error}") from error
         self._load_rules(self._links)
@@ -133,23 +152,16 @@ class Wires:
         """Move this process, which is to be that node, into the node's namespace."""
         self._nodes[node].enter()
 
-    def _build(self) -> None:
-        hub = self._hub.netlink
-        hub.link("add", ifname=BRIDGE, kind="bridge")
-        bridge = self._hub.index(BRIDGE)
-        self._hub.set_up(bridge, True)
-        for node in range(self.count):
-            namespace = open_namespace()
-            self._nodes.append(namespace)
+    def _plug_in(self, netlink: Any) -> None:
+        netlink.link("add", ifname=BRIDGE, kind="bridge")
+        bridge = _index_of(netlink, BRIDGE)
+        netlink.link("set", index=bridge, state="up")
+        for node, namespace in enumerate(self._nodes):
             end = {"ifname": DEVICE, "net_ns_fd": namespace.descriptor}
-            hub.link("add", ifname=port_name(node), kind="veth", peer=end)
-            port, device = self._hub.index(port_name(node)), namespace.index(DEVICE)
-            hub.link("set", index=port, master=bridge, state="up")
-            namespace.netlink.addr("add", index=device, address=address_of(node), prefixlen=PREFIX_BITS)
-            namespace.set_up(namespace.index("lo"), True)
-            namespace.set_up(device, True)
+            netlink.link("add", ifname=port_name(node), kind="veth", peer=end)
+            port = _index_of(netlink, port_name(node))
+            netlink.link("set", index=port, master=bridge, state="up")
             self._ports.append(port)
-            self._devices.append(device)
 
     # -- faults ------------------------------------------------------------------------------------
 
@@ -157,7 +169,9 @@ class Wires:
         """Make the network what `links` says; what stays as it is is not touched."""
         for node in range(self.count):
             if links.is_down(node) != self._links.is_down(node):
-                self._hub.set_up(self._ports[node], not links.is_down(node))
+                with self._hub.netlink() as netlink:
+                    state = "down" if links.is_down(node) else "up"
+                    netlink.link("set", index=self._ports[node], state=state)
             if links.shape(node) != self._links.shape(node):
                 self._shape(node, links.shape(node))
         if ruleset(links, port_name) != ruleset(self._links, port_name):
@@ -166,14 +180,10 @@ class Wires:
 
     def _load_rules(self, links: Links) -> None:
         """All rules at once: what was there before is gone in the same instant."""
-        with _away_and_back():
-            self._hub.enter()
+        rules = ruleset(links, port_name)
+        with self._hub.inside():
             loaded = subprocess.run(
-                ["nft", "-f", "-"],
-                input=ruleset(links, port_name),
-                capture_output=True,
-                text=True,
-                check=False,
+                ["nft", "-f", "-"], input=rules, capture_output=True, text=True, check=False
             )
         if loaded.returncode:
             raise LabError(f"nft refuses the lab's rules: {loaded.stderr.strip()}")
@@ -181,19 +191,31 @@ class Wires:
     def _shape(self, node: int, shape: Shape) -> None:
         """Queues at both ends of a node's wire, so that they hold in both directions."""
         for namespace, device in ((self._hub, self._ports[node]), (self._nodes[node], self._devices[node])):
-            _shape_device(namespace.netlink, device, shape, self.has_netem)
+            with namespace.netlink() as netlink:
+                _shape_device(netlink, device, shape, self.has_netem)
 
-    def _try_netem(self) -> bool:
-        from pyroute2.netlink.exceptions import NetlinkError
 
-        try:
-            self._hub.netlink.tc("add", "netem", self._ports[0], "1:", delay=0)
-        except NetlinkError as error:
-            if error.code in (errno.ENOENT, errno.EOPNOTSUPP):
-                return False
-            raise
-        self._hub.netlink.tc("del", index=self._ports[0], root=True)
-        return True
+def _set_address(netlink: Any, address: str) -> int:
+    """Bring a node's end of its wire up; the device's number."""
+    device = _index_of(netlink, DEVICE)
+    netlink.addr("add", index=device, address=address, prefixlen=PREFIX_BITS)
+    for number in (_index_of(netlink, "lo"), device):
+        netlink.link("set", index=number, state="up")
+    return device
+
+
+def _try_netem(netlink: Any, device: int) -> bool:
+    """Whether the kernel can delay packets: asked by trying."""
+    from pyroute2.netlink.exceptions import NetlinkError
+
+    try:
+        netlink.tc("add", "netem", device, "1:", delay=0)
+    except NetlinkError as error:
+        if error.code in (errno.ENOENT, errno.EOPNOTSUPP):
+            return False
+        raise
+    netlink.tc("del", index=device, root=True)
+    return True
 
 
 def _shape_device(netlink: Any, device: int, shape: Shape, has_netem: bool) -> None:
