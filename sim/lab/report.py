@@ -12,7 +12,7 @@ from flocknode.observe.report import Json
 from flocknode.observe.rounds import RoundRecord
 from sim.lab.run import LabResult
 from sim.lab.screen import outcome_of
-from sim.scenario.outcome import NodeEnd
+from sim.scenario.outcome import NodeEnd, proven_faults
 
 
 def make_report(result: LabResult) -> Json:
@@ -38,6 +38,11 @@ def make_report(result: LabResult) -> Json:
                 "groups": [list(group) for group in blow.groups],
             }
             for blow in result.blows
+        ],
+        "paid": [
+            {"round": proven.round, "node": numbers[proven.peer], "fault": proven.fault.name}
+            for proven in proven_faults(ending.longest.steps)
+            if proven.peer in numbers
         ],
         "nodes": [_node(node, code) for node, code in zip(ending.nodes, result.exit_codes, strict=True)],
         "failures": list(result.failures),

@@ -81,6 +81,8 @@ class Lab:
     faults: Faults = field(init=False)
     failures: list[str] = field(factory=list, init=False)
     _up_s: float = field(factory=time.monotonic, init=False)
+    _ended: set[int] = field(factory=set, init=False)
+    """Processes whose end has been told."""
     _early: list[LedgerState] | None = field(factory=list, init=False)
     """Where the ledger has got to before all nodes were up: faults wait until then."""
 
@@ -186,14 +188,19 @@ class Lab:
         return {number for number, entry in entries if entry.get("event") == "ready"}
 
     def _note_ended(self) -> None:
-        """A node that ends by itself, and has no reason to, is a failure."""
+        """A node that ends by itself is news; where it has no reason to, it is a failure."""
         fleet, faults = self.tools.fleet, self.faults
-        excused = faults.killed | faults.tampered | faults.starved
         for node in range(self.scenario.network.nodes):
-            if node in excused or fleet.is_running(node):
+            pid = fleet.pids[node]
+            if node in faults.killed or pid in self._ended or fleet.is_running(node):
                 continue
-            said = fleet.last_words(node)
-            self.failures.append(f"node {node} ended by itself, exit code {fleet.exit_code(node)}: {said}")
+            self._ended.add(pid)
+            ended = (
+                f"node {node} ended by itself, exit code {fleet.exit_code(node)}: {fleet.last_words(node)}"
+            )
+            self._say(ended)
+            if node not in faults.tampered and node not in faults.starved:
+                self.failures.append(ended)
 
     def _is_settled(self) -> bool:
         """Everybody that runs has the last block of the last round; whoever is to refuse has done so."""
