@@ -1,4 +1,4 @@
-"""A node put together from its directory. Importing this costs numba, building a node torch and libp2p."""
+"""A node put together from its directory. Importing this costs numba, building one libp2p, and torch if it learns."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from flocknode.blobs import BlobStore
 from flocknode.config import GENESIS_FILE, Behaviour, ConfigError, NodeDirectory
 from flocknode.learner import Learner
 from flocknode.learning.datasets import cache_directory
-from flocknode.learning.loading import load_task
 from flocknode.learning.synthetic import SYNTHETIC, SyntheticTask
 from flocknode.learning.task import Task
 from flocknode.node import Node
@@ -105,6 +104,8 @@ def _load_task(directory: NodeDirectory) -> Task:
     dimension = directory.genesis.params.dimension
     if settings.task == SYNTHETIC:
         return SyntheticTask(dimension, settings.seed)
+    from flocknode.learning.loading import load_task
+
     task = load_task(
         settings.task,
         settings.shard,

@@ -49,6 +49,7 @@ def preload(directory: NodeDirectory) -> None:
     warm_kernels(directory.genesis.params, directory.genesis.network)
     task = directory.config.learning.task
     if task != SYNTHETIC:
+        importlib.import_module("flocknode.learning.loading")
         importlib.import_module("flocknode.learning.poisoning")
         load_dataset(task)
     # The first full collection of each fork would touch, and so copy, every page of what is loaded here.

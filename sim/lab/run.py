@@ -25,6 +25,7 @@ from flocknode.observe.ledger import Step
 from flocknode.observe.report import read_node
 from flocknode.transport.base import Transport
 from flocknode.wraps import Wraps
+from protocol.ledger.state import Fault as LedgerFault
 from protocol.ledger.state import LedgerState
 from sim.adversaries.registry import HONEST
 from sim.lab.cleanup import workplace
@@ -38,7 +39,7 @@ from sim.lab.plan import Network, check, found_network, has_delays, notices
 from sim.lab.screen import Moment, Screen
 from sim.lab.wires import Wires
 from sim.scenario.manifest import FaultKind, Scenario
-from sim.scenario.outcome import Ending, NodeEnd
+from sim.scenario.outcome import Ending, NodeEnd, proven_faults
 from sim.scenario.selectors import select
 
 POLL_S = 0.02
@@ -302,9 +303,21 @@ def _judge(lab: Lab, running: set[int], noticed: Sequence[str], seconds: float) 
         blows=faults.blows,
         exit_codes=[fleet.exit_code(node) for node in range(len(records))],
         notices=noticed,
-        failures=[*lab.failures, *ending.failures(), *_left_by_nodes(lab, running)],
+        failures=[*lab.failures, *ending.failures(), *_framed(ending), *_left_by_nodes(lab, running)],
         seconds=seconds,
     )
+
+
+def _framed(ending: Ending) -> Iterator[str]:
+    """No honest node ever pays for what only a dishonest one does, however it was killed, starved or cut off.
+
+    It may fail to open a vote: a sealed vote of a node that is down stays closed.
+    """
+    honest = {node.number for node in ending.nodes if node.honest}
+    for proven in proven_faults(ending.longest.steps):
+        number = ending.numbers.get(proven.peer)
+        if number in honest and proven.fault is not LedgerFault.UNOPENED_VOTE:
+            yield f"node {number} is honest and paid for {proven.fault.name} in round {proven.round}"
 
 
 def _left_by_nodes(lab: Lab, running: set[int]) -> Iterator[str]:
