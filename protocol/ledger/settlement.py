@@ -147,16 +147,17 @@ def apply_transaction(
         return None
     account = evolve(account, nonce=account.nonce + 1)
     amount = transaction.amount_units
+    spendable = account.stake_units - bond_units(state, params, sender)
     pool = state.pool_units
     match transaction.kind:
         case TransactionKind.TRANSFER:
-            if not 0 < amount <= account.stake_units or transaction.peer == sender:
+            if not 0 < amount <= spendable or transaction.peer == sender:
                 return None
             account = evolve(account, stake_units=account.stake_units - amount)
             recipient = accounts.get(transaction.peer, Account(0, False))
             accounts[transaction.peer] = evolve(recipient, stake_units=recipient.stake_units + amount)
         case TransactionKind.FUND:
-            if not 0 < amount <= account.stake_units:
+            if not 0 < amount <= spendable:
                 return None
             account = evolve(account, stake_units=account.stake_units - amount)
             pool += amount
@@ -171,6 +172,13 @@ def apply_transaction(
             account = evolve(account, member=False)
     accounts[sender] = account
     return evolve(state, accounts=tuple(sorted(accounts.items())), pool_units=pool)
+
+
+def bond_units(state: LedgerState, params: ProtocolParams, peer: bytes) -> int:
+    """What it may not move away: a validator may have a role in the round that begins, and must be able to
+    pay for a fault in it.
+    """
+    return params.fault_penalty_units if peer in state.validators else 0
 
 
 def eligible_adverts(

@@ -92,13 +92,14 @@ class Book:
         row = self.rows.get(sender)
         if row is None or row.nonce != entry.nonce:
             return
+        bond = PARAMS.fault_penalty_units if sender in self.validators else 0
         if entry.kind is TransactionKind.TRANSFER:
-            if not 0 < entry.amount_units <= row.stake or entry.peer == sender:
+            if not 0 < entry.amount_units <= row.stake - bond or entry.peer == sender:
                 return
             row.stake -= entry.amount_units
             self.rows.setdefault(entry.peer, Row(0, False)).stake += entry.amount_units
         elif entry.kind is TransactionKind.FUND:
-            if not 0 < entry.amount_units <= row.stake:
+            if not 0 < entry.amount_units <= row.stake - bond:
                 return
             row.stake -= entry.amount_units
             self.pool += entry.amount_units

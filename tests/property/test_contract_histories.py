@@ -259,6 +259,22 @@ def test_a_fault_is_paid_before_the_money_can_be_moved_away() -> None:
     assert state.treasury_units == PARAMS.fault_penalty_units
 
 
+@pytest.mark.parametrize("kind", [TransactionKind.TRANSFER, TransactionKind.FUND])
+def test_a_validator_keeps_what_a_fault_in_the_round_that_begins_would_cost(kind: TransactionKind) -> None:
+    """Its roles are drawn before its transactions apply; who has left is free a round later."""
+    thief, spendable = IDENTITIES[0], STAKE - PARAMS.fault_penalty_units
+    state = opened()
+    too_much = transaction(thief, kind, 0, PEERS[1], spendable + 1)
+    assert end(state, transactions=[too_much]).stakes[thief.peer] == STAKE
+    rest = end(state, transactions=[transaction(thief, kind, 0, PEERS[1], spendable)])
+    assert rest.stakes[thief.peer] == PARAMS.fault_penalty_units
+    leave, away = transaction(thief, TransactionKind.LEAVE), transaction(thief, kind, 1, PEERS[1], STAKE)
+    leaving = end(state, transactions=[leave, away])
+    assert thief.peer in leaving.validators
+    assert leaving.stakes[thief.peer] == STAKE
+    assert end(leaving, transactions=[away]).stakes[thief.peer] == 0
+
+
 def test_funding_the_pool_pays_later_winners() -> None:
     state = opened()
     funded = end(state, transactions=[transaction(IDENTITIES[0], TransactionKind.FUND, amount=STAKE // 2)])
