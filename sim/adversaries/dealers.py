@@ -15,7 +15,7 @@ from protocol.envelope import Statement
 from protocol.events import Broadcast, Effect, Event, Send
 from protocol.jobs import DealJob, DealResult, Job, JobResult
 from protocol.keys import AgreementKey
-from protocol.messages import KeyAdvert, Kind, SealedShares
+from protocol.messages import KeyAdvert, Kind, ReleaseStage, Reveal, SealedShares, ShareRelease
 from protocol.secrets import RoundSecrets, round_bytes
 from protocol.sharing import (
     SHARE_BYTES,
@@ -135,6 +135,28 @@ def _with_box(dealing: Dealing, holder: int, box: bytes) -> Dealing:
     boxes = list(dealing.boxes)
     boxes[holder] = box
     return evolve(dealing, boxes=tuple(boxes))
+
+
+@define(eq=False)
+class FalseReleaser(StatementTampering):
+    """Releases shares that are not those it was dealt."""
+
+    def rewrite(self, statement: Statement, to: bytes | None) -> Statement | None:
+        body = statement.body
+        if not isinstance(body, ShareRelease):
+            return statement
+        shares = tuple(evolve(entry, share=bytes(len(entry.share))) for entry in body.shares)
+        return self.signed(statement.round, Kind.SHARE_RELEASE, evolve(body, shares=shares))
+
+
+@define(eq=False)
+class CheckWithholder(StatementTampering):
+    """Helps to unmask the sum, then gives away no check seed: not its own, nor its shares of others'."""
+
+    def rewrite(self, statement: Statement, to: bytes | None) -> Statement | None:
+        body = statement.body
+        hidden = isinstance(body, ShareRelease) and body.stage is ReleaseStage.CHECK
+        return None if hidden or isinstance(body, Reveal) else statement
 
 
 @define(eq=False)

@@ -5,16 +5,23 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 
-from attrs import define, evolve
+from attrs import define, evolve, field
 
 from protocol.codec import encode
-from protocol.engine import Engine
-from protocol.envelope import Statement, open_envelope
-from protocol.ledger.block import Block, BlockBody, BlockKind, decode_block, decode_body
-from protocol.messages import Kind, Proposal, Timeout
-from protocol.pinning import Rules
-from protocol.round import BlockError, block_effect
-from sim.adversaries.tampering import StatementTampering
+from protocol.envelope import Statement
+from protocol.events import Broadcast, Effect, Send
+from protocol.ledger.block import (
+    AbortBody,
+    Block,
+    BlockBody,
+    BlockKind,
+    OutcomeBody,
+    decode_block,
+    decode_body,
+)
+from protocol.messages import Kind, Proposal, Timeout, Transaction, Vote
+from sim.adversaries.following import Following
+from sim.adversaries.tampering import StatementTampering, read_statement
 
 
 @define(eq=False)
@@ -47,31 +54,83 @@ class FramingLeader(RewritingLeader):
 
 
 @define(eq=False)
-class CitingLeader(RewritingLeader):
+class CitingLeader(Following, RewritingLeader):
     """Puts into its blocks of one kind what no honest node would take, and works out where that leads."""
 
-    engine: Callable[[], Engine]
     kind: BlockKind
     change: Callable[[BlockBody], BlockBody]
 
     def rewritten(self, block: Block) -> Block:
-        engine = self.engine()
-        body = decode_body(block)
-        if block.kind is not self.kind or block.parent != engine.head:
+        if block.kind is not self.kind or block.parent != self.chain.head:
             return block
-        other = evolve(block, body=encode(self.change(body)), state_root=bytes(32))
-        rules = Rules(engine.genesis.params, self.network)
-        try:
-            after = block_effect(
-                engine.state,
-                other,
-                engine.head,
-                rules,
-                lambda data: open_envelope(data, self.network, stripped=True),
-            )
-        except BlockError:
-            return other
-        return evolve(other, state_root=after.root)
+        return self.rebuilt(block, self.change(decode_body(block)))
+
+
+@define(eq=False)
+class TwoBlockLeader(StatementTampering):
+    """Signs two valid blocks whenever it leads, and shows the peers in `misled` the second one."""
+
+    misled: tuple[bytes, ...]
+    others: tuple[bytes, ...]
+    struck: int = field(default=0, init=False)
+
+    def effects(self, effects: list[Effect]) -> list[Effect]:
+        return [shown for effect in super().effects(effects) for shown in self._two_faced(effect)]
+
+    def _two_faced(self, effect: Effect) -> list[Effect]:
+        if not isinstance(effect, Broadcast):
+            return [effect]
+        statement = read_statement(effect.data)
+        body = statement.body
+        if not isinstance(body, Proposal) or statement.sender != self.identity.peer or body.qc is not None:
+            return [effect]
+        block = decode_block(statement.envelope.payload)
+        other = evolve(block, view=block.view + 1)  # no rule is about this number
+        lie = self.signed(statement.round, Kind.PROPOSAL, evolve(body, block_hash=other.hash), encode(other))
+        self.struck += 1
+        return [
+            *(Send(peer, effect.data) for peer in self.others),
+            *(Send(peer, lie.to_bytes()) for peer in self.misled),
+        ]
+
+
+@define(eq=False)
+class Censor(Following, RewritingLeader):
+    """Leaves the transactions of a victim out of its blocks, and does not pass them on."""
+
+    victim: bytes
+    struck: int = field(default=0, init=False)
+
+    def relays(self, statement: Statement, to: bytes | None) -> bool:
+        return not isinstance(statement.body, Transaction) or statement.sender != self.victim
+
+    def rewritten(self, block: Block) -> Block:
+        body = decode_body(block)
+        if not isinstance(body, OutcomeBody | AbortBody):
+            return block
+        kept = tuple(data for data in body.closing.transactions if read_statement(data).sender != self.victim)
+        if kept == body.closing.transactions:
+            return block
+        self.struck += 1
+        return self.rebuilt(block, evolve(body, closing=evolve(body.closing, transactions=kept)))
+
+
+@define(eq=False)
+class DoubleVoter(StatementTampering):
+    """Signs a vote for a block that there is not, beside every vote of the agreement."""
+
+    def effects(self, effects: list[Effect]) -> list[Effect]:
+        return [shown for effect in super().effects(effects) for shown in self._doubled(effect)]
+
+    def _doubled(self, effect: Effect) -> list[Effect]:
+        if not isinstance(effect, Send):
+            return [effect]
+        statement = read_statement(effect.data)
+        if not isinstance(statement.body, Vote) or statement.sender != self.identity.peer:
+            return [effect]
+        other = evolve(statement.body, block_hash=bytes(32))
+        lie = self.signed(statement.round, Kind.VOTE, other)
+        return [effect, Send(effect.peer, lie.to_bytes())]
 
 
 @define(eq=False)

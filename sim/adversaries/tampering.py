@@ -75,6 +75,10 @@ class StatementTampering(Filter):
         """What leaves instead of this message to one peer (None: to all); None: nothing does."""
         return statement
 
+    def relays(self, statement: Statement, to: bytes | None) -> bool:
+        """Whether it passes this message of somebody else on to one peer (None: to all)."""
+        return True
+
     def signed(self, round_: int, kind: Kind, body: Body, payload: bytes = b"") -> Statement:
         """A message of the adversary's own making."""
         return make_statement(self.identity, self.network, round_, kind, body, payload)
@@ -102,7 +106,7 @@ class StatementTampering(Filter):
                 return None
             return self.signed(statement.round, Kind.STATEMENTS, batch).to_bytes()
         if statement.sender != self.identity.peer:
-            return data
+            return data if self.relays(statement, to) else None
         changed = self.rewrite(statement, to)
         if changed is statement:
             return data

@@ -24,6 +24,9 @@ from protocol.algebra.field import P
 from protocol.secagg.commitment import Commitment, LatticeCommitment, SingularCommitment, challenge_vector
 from protocol.secagg.interpolation import Interpolation
 from protocol.secagg.verification import Verdict
+from sim.adversaries.forgery import reduce_lattice
+from sim.adversaries.linear import kernel_basis, reduced_rows, solve
+from sim.adversaries.reading import spread
 
 Int64Vec = npt.NDArray[np.int64]
 N = 4
@@ -42,73 +45,12 @@ LATTICE_SUM = LATTICE_ROUND.aggregate()
 LATTICE_COMMITMENTS = LATTICE_ROUND.honest_commitments()
 
 
-# --- linear algebra over F_p, as an attacker does it ------------------------------------------------------
-
-
-def reduced_rows(matrix: list[list[int]]) -> tuple[list[list[int]], list[int]]:
-    """Reduced row echelon form without its zero rows, and the pivot columns."""
-    rows = [[x % P for x in row] for row in matrix]
-    pivots: list[int] = []
-    for column in range(len(rows[0])):
-        rank = len(pivots)
-        pivot = next((r for r in range(rank, len(rows)) if rows[r][column]), None)
-        if pivot is None:
-            continue
-        rows[rank], rows[pivot] = rows[pivot], rows[rank]
-        inverse = pow(rows[rank][column], -1, P)
-        rows[rank] = [x * inverse % P for x in rows[rank]]
-        for r in range(len(rows)):
-            if r != rank and rows[r][column]:
-                factor = rows[r][column]
-                rows[r] = [(a - factor * b) % P for a, b in zip(rows[r], rows[rank], strict=True)]
-        pivots.append(column)
-    return rows[: len(pivots)], pivots
-
-
-def kernel_basis(matrix: list[list[int]]) -> list[list[int]]:
-    """A basis of {x : matrix x = 0} over F_p, one vector for each column without a pivot."""
-    rows, pivots = reduced_rows(matrix)
-    width = len(matrix[0])
-    basis = []
-    for free in range(width):
-        if free not in pivots:
-            vector = [0] * width
-            vector[free] = 1
-            for row, pivot in zip(rows, pivots, strict=True):
-                vector[pivot] = -row[free] % P
-            basis.append(vector)
-    return basis
-
-
-def solve(matrix: list[list[int]], right_side: list[int]) -> list[int]:
-    """The x with matrix x = right_side over F_p, for a square matrix of full rank."""
-    rows, pivots = reduced_rows([[*row, b] for row, b in zip(matrix, right_side, strict=True)])
-    assert pivots == list(range(len(matrix)))
-    return [row[-1] for row in rows]
-
-
-def reduce_lattice(basis: list[list[int]]) -> list[list[int]]:
-    """LLL (A. Lenstra, H. Lenstra, L. Lovasz 1982) with floating Gram-Schmidt and exact integer rows."""
-    rows = [np.array(row, dtype=object) for row in basis]
-    k = 1
-    while k < len(rows):
-        for j in range(k - 1, -1, -1):
-            triangle = np.linalg.qr(np.array(rows, dtype=np.float64).T, mode="r")
-            rows[k] = rows[k] - round(triangle[j, k] / triangle[j, j]) * rows[j]
-        triangle = np.linalg.qr(np.array(rows, dtype=np.float64).T, mode="r")
-        if triangle[k, k] ** 2 >= 0.75 * triangle[k - 1, k - 1] ** 2 - triangle[k - 1, k] ** 2:
-            k += 1
-        else:
-            rows[k - 1], rows[k] = rows[k], rows[k - 1]
-            k = max(k - 1, 1)
-    return [row.tolist() for row in rows]
-
-
 def small_kernel_vector(matrix: list[list[int]]) -> list[int]:
     """A short nonzero integer x with matrix x = 0 modulo p."""
     rows, pivots = reduced_rows(matrix)
     modulus_rows = [[P if i == pivot else 0 for i in range(len(matrix[0]))] for pivot in pivots]
-    return min(reduce_lattice(modulus_rows + kernel_basis(rows)), key=lambda x: sum(c * c for c in x))
+    basis = np.array(modulus_rows + kernel_basis(rows), dtype=object)
+    return [int(x) for x in min(reduce_lattice(basis), key=lambda row: int(row @ row))]
 
 
 def in_group(vector: list[int], group: int, total_length: int) -> Int64Vec:
@@ -304,11 +246,6 @@ def test_sparse_update_is_solved_from_its_singular_commitment() -> None:
         solution = np.array(solve(right[:, support].tolist(), equations), dtype=np.uint32)
         recovered[20 * group + np.array(support)] = gf.to_signed(solution)
     assert np.array_equal(recovered, update)
-
-
-def spread(residual: gf.FieldVec) -> float:
-    """Mean magnitude relative to that of a uniform element: about 1 for noise, 0 for a recognised update."""
-    return float(np.abs(gf.to_signed(residual)).mean() / (P / 4))
 
 
 def test_guessing_does_not_work_on_the_lattice_commitment() -> None:
