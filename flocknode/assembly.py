@@ -1,4 +1,4 @@
-"""A node put together from its directory. Importing this costs numba, building one libp2p, torch if it learns."""
+"""A node put together from its directory: importing this costs numba, building one libp2p, learning torch."""
 
 from __future__ import annotations
 
