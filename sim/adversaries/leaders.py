@@ -8,18 +8,22 @@ from collections.abc import Callable
 from attrs import define, evolve, field
 
 from protocol.codec import encode
-from protocol.envelope import Statement
+from protocol.envelope import Statement, make_statement, open_envelope
 from protocol.events import Broadcast, Effect, Send
+from protocol.keys import Identity
 from protocol.ledger.block import (
     AbortBody,
+    AggregateBody,
     Block,
     BlockBody,
     BlockKind,
+    OpenBody,
     OutcomeBody,
+    SetupBody,
     decode_block,
     decode_body,
 )
-from protocol.messages import Kind, Proposal, Timeout, Transaction, Vote
+from protocol.messages import Body, Kind, Proposal, ShareBundle, Timeout, Transaction, Vote
 from sim.adversaries.following import Following
 from sim.adversaries.tampering import StatementTampering, read_statement
 
@@ -64,6 +68,55 @@ class CitingLeader(Following, RewritingLeader):
         if block.kind is not self.kind or block.parent != self.chain.head:
             return block
         return self.rebuilt(block, self.change(decode_body(block)))
+
+
+def with_own_entry(
+    identity: Identity, network: bytes, entries: tuple[bytes, ...], change: Callable[[Body], Body]
+) -> tuple[bytes, ...]:
+    """The entries of a block, with another statement of the liar in the place of its own, if it has one."""
+    opened = [open_envelope(data, network, stripped=True) for data in entries]
+    return tuple(
+        make_statement(identity, network, own.round, own.kind, change(own.body)).cited()
+        if own.sender == identity.peer
+        else data
+        for own, data in zip(opened, entries, strict=True)
+    )
+
+
+def heavy_bundle(identity: Identity, network: bytes, weight: int) -> Callable[[BlockBody], BlockBody]:
+    """What a `CitingLeader` makes of a SETUP block, to have the sum divided by as much as it likes."""
+
+    def heavier(body: Body) -> Body:
+        assert isinstance(body, ShareBundle)
+        return evolve(body, weight=weight)
+
+    def change(body: BlockBody) -> BlockBody:
+        assert isinstance(body, SetupBody)
+        return SetupBody(with_own_entry(identity, network, body.bundles, heavier))
+
+    return change
+
+
+def copied_keys(identity: Identity, network: bytes) -> Callable[[BlockBody], BlockBody]:
+    """What a `CitingLeader` makes of the adverts in a block: its own keys are those of somebody else."""
+
+    def copied(entries: tuple[bytes, ...]) -> tuple[bytes, ...]:
+        opened = (open_envelope(data, network, stripped=True) for data in entries)
+        victim = next((each.body for each in opened if each.sender != identity.peer), None)
+        if victim is None:
+            return entries
+        return with_own_entry(identity, network, entries, lambda own: victim)
+
+    def change(body: BlockBody) -> BlockBody:
+        match body:
+            case OpenBody():
+                return OpenBody(evolve(body.closing, adverts=copied(body.closing.adverts)))
+            case AggregateBody():
+                return evolve(body, adverts=copied(body.adverts))
+            case _:
+                return body
+
+    return change
 
 
 @define(eq=False)

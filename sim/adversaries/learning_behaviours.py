@@ -29,10 +29,13 @@ from sim.adversaries.aggregators import (
     kernel_of,
     kernel_of_own_u,
 )
+from sim.adversaries.challengers import RushingChallenger
 from sim.adversaries.dealers import (
     BoxReplayer,
     BoxSpoiler,
+    CheckWithholder,
     Eavesdropper,
+    FalseReleaser,
     GarbageDealer,
     KeyCopier,
     ZSpoiler,
@@ -46,15 +49,19 @@ from sim.adversaries.proposers import (
     Inconsistent,
     Poisoner,
     RogueCommitter,
+    Scaler,
     WeightInflater,
     off_by_one,
     out_of_bounds,
     unchanged,
 )
-from sim.adversaries.voters import Contrarian
+from sim.adversaries.tampering import Both
+from sim.adversaries.voters import Abstainer, Contrarian, VoteCopier, Yeasayer
 from sim.filters import Filter
 from sim.scenario.manifest import ScenarioError
 
+DELTA = -700
+"""What a collusive forger adds to the first coordinate of the sum."""
 FOREIGN_U = bytes(32)
 """The seed of matrices that a kernel forger makes up where the network has none."""
 
@@ -123,6 +130,20 @@ def _hiding_forger(actor: Actor) -> Filter:
     return HidingForger(actor.victim, hoard)
 
 
+def _rushing_challenger(actor: Actor) -> Filter:
+    """With a collusive forger, whose delta it is. Two of them, with places 0 and 1, find a fit."""
+    others = len(actor.parts.proposers) - 2
+    rusher = RushingChallenger(
+        actor.identity,
+        actor.network,
+        actor.coalition,
+        first_coordinate(DELTA),
+        actor.option("place", 0),
+        actor.option("others", others),
+    )
+    return Both(Accomplice(actor.coalition), rusher)
+
+
 VICTIM = frozenset({"victim"})
 MISLED = frozenset({"misled"})
 
@@ -154,6 +175,14 @@ DEALERS: Mapping[str, Behaviour] = {
         options=VICTIM,
         colludes=True,
     ),
+    "false-releaser": Behaviour(
+        about="releases shares that it was not dealt",
+        make=lambda actor: FalseReleaser(actor.identity, actor.network),
+    ),
+    "check-withholder": Behaviour(
+        about="gives away no check seed, neither its own nor its shares of others'",
+        make=lambda actor: CheckWithholder(actor.identity, actor.network),
+    ),
     "weight-inflater": Behaviour(
         about="claims more samples than anyone may have",
         make=lambda actor: WeightInflater(
@@ -164,6 +193,12 @@ DEALERS: Mapping[str, Behaviour] = {
 
 PROPOSERS: Mapping[str, Behaviour] = {
     "poisoner": Behaviour(about="sends the largest update away from where it should go", make=_poisoner),
+    "sign-flipper": Behaviour(about="sends the negative of what it learned", make=lambda actor: Scaler(-1.0)),
+    "scaler": Behaviour(
+        about="sends a multiple of what it learned",
+        make=lambda actor: Scaler(actor.option("factor", -10.0)),
+        options=frozenset({"factor"}),
+    ),
     "accomplice": Behaviour(
         about="tells its coalition everything",
         make=lambda actor: Accomplice(actor.coalition),
@@ -184,6 +219,12 @@ PROPOSERS: Mapping[str, Behaviour] = {
         about="commits last, to a target less the others",
         make=_rogue_committer,
         options=frozenset({"others"}),
+        colludes=True,
+    ),
+    "rushing-challenger": Behaviour(
+        about="picks its part of a clear challenge last, to fit a forged sum (seconds of work)",
+        make=_rushing_challenger,
+        options=frozenset({"place", "others"}),
         colludes=True,
     ),
     "false-revealer": Behaviour(
@@ -213,7 +254,7 @@ AGGREGATORS: Mapping[str, Behaviour] = {
     "malformed-sum": Behaviour(about="claims a blob that is no sum", make=lambda actor: MalformedSum()),
     "collusive-forger": Behaviour(
         about="adds a delta with z from an accomplice",
-        make=lambda actor: CollusiveForger(actor.coalition, first_coordinate(-700)),
+        make=lambda actor: CollusiveForger(actor.coalition, first_coordinate(DELTA)),
         colludes=True,
     ),
     "kernel-forger": Behaviour(
@@ -246,6 +287,12 @@ AGGREGATORS: Mapping[str, Behaviour] = {
 }
 
 VOTERS: Mapping[str, Behaviour] = {
+    "abstainer": Behaviour(about="says that it cannot evaluate", make=lambda actor: Abstainer()),
+    "yeasayer": Behaviour(about="votes +1 whatever the models are worth", make=lambda actor: Yeasayer()),
+    "vote-copier": Behaviour(
+        about="hands in another's sealed vote and opening as its own",
+        make=lambda actor: VoteCopier(actor.identity, actor.network),
+    ),
     "contrarian": Behaviour(about="votes against whatever is good", make=lambda actor: Contrarian()),
 }
 

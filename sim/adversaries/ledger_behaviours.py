@@ -6,18 +6,30 @@ from collections.abc import Callable, Mapping
 
 from attrs import evolve
 
+from protocol.ledger.block import BlockBody, BlockKind
 from protocol.messages import (
     AggregateClaim,
     Body,
     Contribution,
     Kind,
     Reveal,
+    SealedVote,
     Transaction,
     TransactionKind,
     VoteOpening,
 )
 from sim.adversaries.actor import Actor, Behaviour
-from sim.adversaries.leaders import FramingLeader, TimeoutClimber
+from sim.adversaries.leaders import (
+    Censor,
+    CitingLeader,
+    DoubleVoter,
+    FramingLeader,
+    TimeoutClimber,
+    TwoBlockLeader,
+    copied_keys,
+    heavy_bundle,
+)
+from sim.adversaries.noise import Eclipser, Flooder, Oversender, Replayer
 from sim.adversaries.speakers import (
     DeafTo,
     FatEquivocator,
@@ -28,10 +40,15 @@ from sim.adversaries.speakers import (
     TwoFaced,
     TwoFacedDealer,
 )
+from sim.adversaries.survivors import ContributionSilencer, SurvivorSplitter
 from sim.adversaries.voters import Withholder
 from sim.filters import Filter
 
 MISLED = frozenset({"misled"})
+VICTIM = frozenset({"victim"})
+MAX_WEIGHT = 1 << 16
+"""The greatest that the wire carries."""
+OVERSIZE_BYTES = 900_000
 FAR_VIEWS = 63
 """One less than as far ahead as Timeouts are kept."""
 
@@ -77,6 +94,12 @@ def other_hash_z(body: Body) -> Body:
     return evolve(body, hash_z=bytes(32))
 
 
+def other_seal(body: Body) -> Body:
+    """A sealed vote that nothing opens."""
+    assert isinstance(body, SealedVote)
+    return evolve(body, digest=bytes(32))
+
+
 def _low_order(name: str) -> Behaviour:
     return Behaviour(
         about=f"advertises a {name} key that agrees with nobody",
@@ -90,12 +113,61 @@ def _stake_shifter(actor: Actor) -> Filter:
     return StakeShifter(actor.identity, actor.network, (fund,))
 
 
+def _citing(
+    kind: BlockKind, about: str, change: Callable[[Actor], Callable[[BlockBody], BlockBody]]
+) -> Behaviour:
+    return Behaviour(
+        about=about,
+        make=lambda actor: CitingLeader(
+            actor.identity, actor.network, actor.founding.genesis, kind, change(actor)
+        ),
+    )
+
+
+def _heavy(actor: Actor) -> Callable[[BlockBody], BlockBody]:
+    return heavy_bundle(actor.identity, actor.network, MAX_WEIGHT)
+
+
+def _copied(actor: Actor) -> Callable[[BlockBody], BlockBody]:
+    return copied_keys(actor.identity, actor.network)
+
+
 LEADERS: Mapping[str, Behaviour] = {
+    "equivocating-leader": Behaviour(
+        about="signs two blocks whenever it leads, one for some and one for others",
+        make=lambda actor: TwoBlockLeader(actor.identity, actor.network, actor.misled, actor.told),
+        options=MISLED,
+    ),
+    "censoring-leader": Behaviour(
+        about="leaves a victim's transactions out of its blocks",
+        make=lambda actor: Censor(actor.identity, actor.network, actor.founding.genesis, actor.victim),
+        options=VICTIM,
+    ),
+    "survivor-splitter": Behaviour(
+        about="shows two survivor sets, where a contribution is late",
+        make=lambda actor: SurvivorSplitter(
+            actor.identity, actor.network, actor.founding.genesis, actor.misled, actor.told
+        ),
+        options=MISLED,
+    ),
+    "heavy-leader": _citing(
+        BlockKind.SETUP, "cites a bundle of its own with a weight that nobody may have", _heavy
+    ),
+    "key-copying-opener": _citing(
+        BlockKind.OPEN, "cites a first advert of its own with another's keys", _copied
+    ),
+    "key-copying-leader": _citing(
+        BlockKind.AGGREGATE, "cites a next advert of its own with another's keys", _copied
+    ),
+    "equivocating-validator": Behaviour(
+        about="signs a second vote of the agreement beside each",
+        make=lambda actor: DoubleVoter(actor.identity, actor.network),
+    ),
     "silent-leader": _withholder(Kind.PROPOSAL),
     "framing-leader": Behaviour(
         about="proposes invalid blocks in another's name",
         make=lambda actor: FramingLeader(actor.identity, actor.network, actor.victim),
-        options=frozenset({"victim"}),
+        options=VICTIM,
     ),
     "timeout-climber": Behaviour(
         about="claims to have given up on far views",
@@ -120,6 +192,7 @@ SPEAKERS: Mapping[str, Behaviour] = {
     "two-faced-claimer": _two_faced(Kind.AGGREGATE_CLAIM, other_seeds),
     "two-faced-revealer": _two_faced(Kind.REVEAL, no_challenge),
     "two-faced-opener": _two_faced(Kind.VOTE_OPENING, other_vote),
+    "two-faced-voter": _two_faced(Kind.SEALED_VOTE, other_seal),
     "two-faced-dealer": Behaviour(
         about="deals twice, to two parts of the network",
         make=lambda actor: TwoFacedDealer(actor.identity, actor.network, actor.misled, actor.told),
@@ -148,10 +221,36 @@ SPEAKERS: Mapping[str, Behaviour] = {
         about="advertises once it knows the next beacon",
         make=lambda actor: LateAdvertiser(actor.identity, actor.network),
     ),
+    "replayer": Behaviour(
+        about="says everything again one round later",
+        make=lambda actor: Replayer(actor.identity, actor.network),
+    ),
+    "flooder": Behaviour(
+        about="sends noise, requests and endless statements beside each message",
+        make=lambda actor: Flooder(actor.identity, actor.network, actor.option("count", 4)),
+        options=frozenset({"count"}),
+    ),
+    "oversender": Behaviour(
+        about="sends messages beyond every limit",
+        make=lambda actor: Oversender(
+            actor.identity, actor.network, actor.option("size_bytes", OVERSIZE_BYTES)
+        ),
+        options=frozenset({"size_bytes"}),
+    ),
+    "eclipser": Behaviour(
+        about="tells a victim nothing of others, and others nothing of the victim",
+        make=lambda actor: Eclipser(actor.identity, actor.network, actor.victim),
+        options=VICTIM,
+    ),
+    "contribution-silencer": Behaviour(
+        about="passes on no contribution of a victim",
+        make=lambda actor: ContributionSilencer(actor.identity, actor.network, actor.victim),
+        options=VICTIM,
+    ),
     "deaf-to-contributions": Behaviour(
         about="loses one peer's contributions on the way",
         make=lambda actor: DeafTo(Kind.CONTRIBUTION, actor.victim),
-        options=frozenset({"victim"}),
+        options=VICTIM,
     ),
 }
 

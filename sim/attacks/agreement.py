@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from attrs import evolve
-
 from protocol.codec import encode
 from protocol.consensus import leader_of
-from protocol.messages import Body, Kind, SealedVote, Transaction, TransactionKind
+from protocol.messages import Kind, Transaction, TransactionKind
 from sim.adversaries.leaders import Censor, DoubleVoter, TwoBlockLeader
+from sim.adversaries.ledger_behaviours import other_seal
 from sim.adversaries.noise import Replayer
 from sim.adversaries.speakers import LateAdvertiser, StakeShifter, TwoFaced
 from sim.adversaries.voters import Abstainer, Contrarian, Withholder
@@ -101,14 +100,10 @@ def _twin(name: str, profile: str, seed: int) -> Result:
 
 
 def _two_sealed_votes(name: str, profile: str, seed: int) -> Result:
-    def lie(body: Body) -> Body:
-        assert isinstance(body, SealedVote)
-        return evolve(body, digest=bytes(32))
-
     def cast(scene: Scene) -> Mapping[int, Filter]:
         index = scene.voters[0]
         identity, network = scene.founding.identities[index], scene.founding.genesis.network
-        return {index: TwoFaced(identity, network, Kind.SEALED_VOTE, *_halves(scene, index), lie)}
+        return {index: TwoFaced(identity, network, Kind.SEALED_VOTE, *_halves(scene, index), other_seal)}
 
     return _lost(name, run_trial(Staging(cast=cast), profile, seed))
 

@@ -29,7 +29,7 @@ from sim.adversaries.aggregators import (
 from sim.adversaries.challengers import RushingChallenger
 from sim.adversaries.coalition import Coalition
 from sim.adversaries.forgery import Int64Vec
-from sim.adversaries.learning_behaviours import FOREIGN_U, constant_sum
+from sim.adversaries.learning_behaviours import DELTA, FOREIGN_U, constant_sum
 from sim.adversaries.proposers import (
     Accomplice,
     CheckBreaker,
@@ -53,7 +53,6 @@ from sim.scenes import Cast, Scene
 PAPER_CLIENTS = 10
 """A network with five proposers, of whom one, two or three collude with the aggregator."""
 COLLUDERS = 3
-DELTA = -700
 
 
 def adopted_another(scene: Scene) -> bool:

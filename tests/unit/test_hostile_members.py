@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from attrs import evolve
 
 from protocol.codec import encode
 from protocol.compose import EVIDENCE_BYTES, equivocations_known
@@ -21,19 +20,14 @@ from protocol.ledger import block as blocks
 from protocol.ledger.block import BLOCK_BYTES, BlockBody, BlockKind
 from protocol.ledger.state import Phase
 from protocol.messages import (
-    AggregateClaim,
     Body,
-    Contribution,
     Kind,
     ReleasedShare,
     ReleaseStage,
-    Reveal,
-    ShareBundle,
     ShareRelease,
     Statements,
     Transaction,
     TransactionKind,
-    VoteOpening,
     Witness,
 )
 from protocol.pool import Pool
@@ -42,7 +36,8 @@ from protocol.sharing import SHARE_BYTES
 from sim.adversaries.coalition import Hoard
 from sim.adversaries.dealers import BoxSpoiler
 from sim.adversaries.hiding import Hider, HidingForger
-from sim.adversaries.leaders import CitingLeader
+from sim.adversaries.leaders import CitingLeader, copied_keys, heavy_bundle
+from sim.adversaries.ledger_behaviours import no_challenge, other_hash_z, other_seeds, other_vote
 from sim.adversaries.speakers import (
     LOW_ORDER_KEY,
     DeafTo,
@@ -106,49 +101,24 @@ def test_a_key_of_small_order_is_refused_and_its_owner_has_no_role(name: str) ->
     assert_unharmed(scene)
 
 
-def citing(kind: BlockKind, change: Callable[[Scene, int, BlockBody], BlockBody]) -> Cast:
+def citing(kind: BlockKind, change: Callable[[Identity, bytes], Callable[[BlockBody], BlockBody]]) -> Cast:
     """The leader of the first round's block of this kind cites what it chooses in view 1."""
 
     def cast(scene: Scene) -> dict[int, Filter]:
         height = {BlockKind.OPEN: 1, BlockKind.SETUP: 2, BlockKind.AGGREGATE: 4}[kind]
         peers = scene.peers(range(NODES))
         leader = next(i for i in range(NODES) if scene.peer(i) == leader_of(peers, height, 1))
-        return {
-            leader: CitingLeader(
-                *signer(scene, leader), scene.founding.genesis, kind, lambda b: change(scene, leader, b)
-            )
-        }
+        signs = signer(scene, leader)
+        return {leader: CitingLeader(*signs, scene.founding.genesis, kind, change(*signs))}
 
     return cast
-
-
-def replaced(
-    entries: tuple[bytes, ...], scene: Scene, liar: int, body: Body, round_: int
-) -> tuple[bytes, ...]:
-    """The entries of a block, with another statement of the liar in the place of its own."""
-    identity, network = signer(scene, liar)
-    own = [open_envelope(data, network, stripped=True) for data in entries]
-    place = next(i for i, statement in enumerate(own) if statement.sender == identity.peer)
-    lie = make_statement(identity, network, round_, own[place].kind, body)
-    return (*entries[:place], lie.cited(), *entries[place + 1 :])
 
 
 @pytest.mark.parametrize("kind", [BlockKind.OPEN, BlockKind.AGGREGATE])
 def test_a_leader_cannot_pin_copied_keys_that_nobody_else_would_take(kind: BlockKind) -> None:
     """Nobody else would see its second advert, and the copy would keep the victim out of the round."""
 
-    def change(scene: Scene, leader: int, body: BlockBody) -> BlockBody:
-        round_ = 1 if isinstance(body, blocks.OpenBody) else 2
-        victim = next(i for i in scene.proposers if i != leader)
-        copied = scene.engine(leader).pool.get(round_, Kind.KEY_ADVERT, scene.peer(victim))
-        assert copied is not None
-        if isinstance(body, blocks.AggregateBody):
-            return evolve(body, adverts=replaced(body.adverts, scene, leader, copied.body, 2))
-        assert isinstance(body, blocks.OpenBody)
-        adverts = replaced(body.closing.adverts, scene, leader, copied.body, 1)
-        return blocks.OpenBody(evolve(body.closing, adverts=adverts))
-
-    scene = Scene(citing(kind, change), nodes=NODES).end_round()
+    scene = Scene(citing(kind, copied_keys), nodes=NODES).end_round()
     (leader,) = scene.filters
     assert any("not its own" in str(note["what"]) for note in scene.notes("rejected"))
     assert reported(scene) == {scene.peer(leader)}
@@ -160,15 +130,10 @@ def test_a_leader_cannot_pin_copied_keys_that_nobody_else_would_take(kind: Block
 def test_a_leader_cannot_pin_a_weight_that_nobody_may_have() -> None:
     """Its own bundle, signed a second time: the sum would be divided by as much as it likes."""
 
-    def change(scene: Scene, leader: int, body: BlockBody) -> BlockBody:
-        assert isinstance(body, blocks.SetupBody)
-        held = scene.engine(leader).pool.get(1, Kind.SHARE_BUNDLE, scene.peer(leader))
-        assert held is not None
-        assert isinstance(held.body, ShareBundle)
-        heavy = evolve(held.body, weight=1 << 16)
-        return blocks.SetupBody(replaced(body.bundles, scene, leader, heavy, 1))
+    def heavy(identity: Identity, network: bytes) -> Callable[[BlockBody], BlockBody]:
+        return heavy_bundle(identity, network, 1 << 16)
 
-    scene = Scene(citing(BlockKind.SETUP, change), nodes=NODES, seed=SEED_OF_LEADING_PROPOSER).end_round()
+    scene = Scene(citing(BlockKind.SETUP, heavy), nodes=NODES, seed=SEED_OF_LEADING_PROPOSER).end_round()
     (leader,) = scene.filters
     assert leader in scene.proposers
     assert any("weight" in str(note["what"]) for note in scene.notes("rejected"))
@@ -194,26 +159,6 @@ def two_faced(kind: Kind, who: str, misled: int, lie: Callable[[Body], Body]) ->
         return {liar: TwoFaced(*signer(scene, liar), kind, shown, told, lie)}
 
     return cast
-
-
-def other_vote(body: Body) -> Body:
-    assert isinstance(body, VoteOpening)
-    return evolve(body, vote=-body.vote)
-
-
-def other_seeds(body: Body) -> Body:
-    assert isinstance(body, AggregateClaim)
-    return evolve(body, self_seeds=tuple(evolve(entry, secret=bytes(32)) for entry in body.self_seeds))
-
-
-def no_challenge(body: Body) -> Body:
-    assert isinstance(body, Reveal)
-    return evolve(body, challenge_seed=b"")
-
-
-def other_hash_z(body: Body) -> Body:
-    assert isinstance(body, Contribution)
-    return evolve(body, hash_z=bytes(32))
 
 
 @pytest.mark.parametrize("misled", [2, 4])
