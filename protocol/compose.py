@@ -179,6 +179,8 @@ def vouchers_for(state: LedgerState, pool: Pool, proposer: bytes) -> list[Statem
     receipt = pool.get(state.round, Kind.RECEIPT, aggregator, state.learning.attempt, proposer)
     if receipt is not None and is_receipted(state, proposer, digest, [receipt]):
         return [receipt]
+    if not pool.changes(state.round, Kind.WITNESS):
+        return []
     witnesses = [
         witness
         for voter in state.learning.voters

@@ -1,44 +1,45 @@
-"""Sets of peers that follow the pool: each statement that comes in changes what holds of one peer only."""
+"""What holds of each peer, brought up to date statement by statement: each says something of one peer only."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Set
+from collections.abc import Callable, Mapping, Sequence
+from typing import Generic, TypeVar
 
 from attrs import define, field
 
-from protocol.messages import Kind
-from protocol.pool import Pool
+from protocol.envelope import Slot
+
+V = TypeVar("V")
 
 
 @define(eq=False)
-class Following:
-    """The peers of whom `holds` is true, brought up to date statement by statement.
+class Following(Generic[V]):
+    """What `judge` says of the peers that statements are about, as far as it is not None.
 
-    A statement is about its subject, or else its sender. Whatever `holds` looks at besides the statements of
-    `kinds` must follow from the height: a new height starts afresh.
+    `sources`: changes in the pool (`Pool.changes`) that `judge` depends on; all else that it looks at must
+    stay the same for as long as this object is used. A statement is about its subject, or else its sender.
     """
 
-    pool: Pool
-    kinds: tuple[Kind, ...]
-    holds: Callable[[bytes], bool]
-    _height: int = field(default=-1, init=False)
-    _read: list[int] = field(factory=list, init=False)
-    _peers: set[bytes] = field(factory=set, init=False)
+    sources: Sequence[Sequence[Slot]]
+    judge: Callable[[bytes], V | None]
+    _read: list[int] = field(init=False)
+    _values: dict[bytes, V] = field(factory=dict, init=False)
 
-    def peers(self, height: int, round_: int) -> Set[bytes]:
-        """Of the statements of this round; one set that goes on changing: copy what is to stay."""
-        if self._height != height:
-            self._height, self._read, self._peers = height, [0] * len(self.kinds), set()
-        for place, kind in enumerate(self.kinds):
-            changes = self.pool.changes(round_, kind)
-            if len(changes) > self._read[place]:
-                for slot in changes[self._read[place] :]:
+    def __attrs_post_init__(self) -> None:
+        self._read = [0] * len(self.sources)
+
+    def values(self) -> Mapping[bytes, V]:
+        """By peer, as of now. It goes on changing: copy what is to stay."""
+        for place, source in enumerate(self.sources):
+            if len(source) > self._read[place]:
+                for slot in source[self._read[place] :]:
                     self._judge(slot.subject or slot.sender)
-                self._read[place] = len(changes)
-        return self._peers
+                self._read[place] = len(source)
+        return self._values
 
     def _judge(self, peer: bytes) -> None:
-        if self.holds(peer):
-            self._peers.add(peer)
+        value = self.judge(peer)
+        if value is None:
+            self._values.pop(peer, None)
         else:
-            self._peers.discard(peer)
+            self._values[peer] = value

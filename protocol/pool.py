@@ -48,7 +48,7 @@ class Pool:
         It only grows while the round matters, so its length tells whether anything has changed. None are
         noted of transactions.
         """
-        return self._changes.get((round_, kind), ())
+        return self._changes.setdefault((round_, kind), [])
 
     def note_conflict(self, first: Statement, second: Statement) -> bool:
         """Two different statements of one slot: evidence. True if there was none for this slot."""

@@ -6,7 +6,7 @@ of it took, plus one second, so that one dead node does not cost every hard dead
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Callable, Set
 
 from protocol.compose import vouchers_for
 from protocol.duties.aggregate import current_claim
@@ -48,45 +48,80 @@ def is_most(have: int, expected: int) -> bool:
 
 
 class Progress:
-    """Reads a node's desk; decides nothing that others must agree on."""
+    """Reads a node's desk; decides nothing that others must agree on.
+
+    It is asked after every event, so it follows the pool instead of going through it. `Look` is what it
+    makes of one height.
+    """
 
     def __init__(self, desk: Desk) -> None:
         self.desk = desk
-        pool = desk.pool
-        contributed = (Kind.CONTRIBUTION, Kind.RECEIPT, Kind.WITNESS)
-        self._adverts = Following(pool, (Kind.KEY_ADVERT,), self._has_advert)
-        self._bundles = Following(pool, (Kind.SHARE_BUNDLE,), self._has_bundle)
-        self._contributions = Following(pool, (Kind.CONTRIBUTION,), self._has_contribution)
-        self._receipted = Following(pool, contributed, self._has_receipt)
-        self._witnessed = Following(pool, contributed, self._has_witnesses)
-        self._votes = Following(pool, (Kind.SEALED_VOTE,), self._has_vote)
-        self._openings = Following(pool, (Kind.VOTE_OPENING,), self._has_opening)
+        self._look = Look(desk)
+
+    @property
+    def look(self) -> Look:
+        """Of the height that is due."""
+        if self._look.height != self.desk.state.height:
+            self._look = Look(self.desk)
+        return self._look
+
+    def make_ready(self, height: int, late: int) -> Ready:
+        held, blobs = self.look.held()
+        return Ready(height, late, held_of(self.desk.state.validators, held), blobs)
+
+
+class Look:
+    """What a node holds of the phase that it is in."""
+
+    def __init__(self, desk: Desk) -> None:
+        state, learning = desk.state, desk.learning
+        self.desk = desk
+        self.state = state
+        self.height = state.height
+        self.phase = learning.phase
+        self.validators = frozenset(state.validators)
+        self.proposers = frozenset(learning.proposers)
+        self.sharers = frozenset(bundle.peer for bundle in learning.sharers)
+        self.voters = frozenset(learning.voters)
+        self._is_proposer = desk.me in self.proposers
+        self._adverts = self._following(self._advert_of, Kind.KEY_ADVERT, round_=desk.advert_round)
+        self._bundles = self._following(self._bundle_of, Kind.SHARE_BUNDLE)
+        self._contributions = self._following(self._contribution_of, Kind.CONTRIBUTION)
+        self._vouchers = self._following(
+            self._voucher_of, Kind.CONTRIBUTION, Kind.RECEIPT, Kind.WITNESS
+        )
+        self._votes = self._following(self._vote_of, Kind.SEALED_VOTE)
+        self._openings = self._following(self._opening_of, Kind.VOTE_OPENING)
+
+    def _following(
+        self, judge: Callable[[bytes], Kind | None], *kinds: Kind, round_: int | None = None
+    ) -> Following[Kind]:
+        of_round = self.state.round if round_ is None else round_
+        return Following([self.desk.pool.changes(of_round, kind) for kind in kinds], judge)
 
     def held(self) -> tuple[dict[int, Set[bytes]], tuple[bytes, ...]]:
         """What a Ready says now: statements held by kind and subject, and blobs."""
-        d = self.desk
-        height, round_ = d.state.height, d.state.round
-        held: dict[int, Set[bytes]] = {Kind.KEY_ADVERT: self._adverts.peers(height, d.advert_round)}
+        held: dict[int, Set[bytes]] = {Kind.KEY_ADVERT: self._adverts.values().keys()}
         blobs: tuple[bytes, ...] = ()
-        match d.learning.phase:
+        match self.phase:
             case Phase.SHARE:
-                held[Kind.SHARE_BUNDLE] = self._bundles.peers(height, round_)
-                # Without its z_i a dealer's shares are of no use: nobody could place the hidden points.
-                held[Kind.SEALED_SHARES] = d.memory.packages.keys() & d.memory.zs.keys()
+                held[Kind.SHARE_BUNDLE] = self._bundles.values().keys()
+                held[Kind.SEALED_SHARES] = self._usable_shares()
                 held[Kind.COMPLAINT] = self._unanswered()
             case Phase.CONTRIBUTE:
-                held |= self._held_contributions()
+                vouchers = self._vouchers.values()
+                held[Kind.CONTRIBUTION] = self._contributions.values().keys()
+                for kind in (Kind.RECEIPT, Kind.WITNESS):
+                    held[kind] = {peer for peer, voucher in vouchers.items() if voucher is kind}
             case Phase.AGGREGATE:
                 blobs = self._held_sum()
             case Phase.BALLOT:
                 held[Kind.REVEAL] = self._known_seeds()
-                held[Kind.SEALED_VOTE] = self._votes.peers(height, round_)
+                held[Kind.SEALED_VOTE] = self._votes.values().keys()
             case Phase.DISPUTE:
-                held[Kind.CONTRIBUTION] = {
-                    c.peer for c in d.learning.contributors if c.upload_digest in d.blobs
-                }
+                held[Kind.CONTRIBUTION] = self._held_uploads()
             case Phase.VOTE:
-                held[Kind.VOTE_OPENING] = self._openings.peers(height, round_)
+                held[Kind.VOTE_OPENING] = self._openings.values().keys()
             case Phase.RECOVER:
                 held[Kind.REVEAL] = self._known_seeds()
             case Phase.ADVERT:
@@ -95,117 +130,106 @@ class Progress:
 
     def count(self) -> tuple[int, int]:
         """(have, expected) of what this phase waits for."""
-        d, learning = self.desk, self.desk.learning
-        held, blobs = self.held()
-        match learning.phase:
+        learning = self.state.learning
+        match self.phase:
             case Phase.ADVERT:
-                return len(held[Kind.KEY_ADVERT]), len(d.state.validators)
+                return len(self._adverts.values()), len(self.validators)
             case Phase.SHARE:
-                have, expected = len(held[Kind.SHARE_BUNDLE]), len(learning.proposers)
-                expected += len(held[Kind.COMPLAINT])
-                if d.is_proposer:
-                    have, expected = have + len(held[Kind.SEALED_SHARES]), 2 * expected
+                have, expected = len(self._bundles.values()), len(self.proposers) + len(self._unanswered())
+                if self._is_proposer:
+                    have, expected = have + len(self._usable_shares()), 2 * expected
                 return have, expected
             case Phase.CONTRIBUTE:
-                vouched = held[Kind.RECEIPT] | held[Kind.WITNESS]
-                return len(held[Kind.CONTRIBUTION] & vouched), len(learning.sharers)
+                return len(self._vouchers.values()), len(self.sharers)
             case Phase.AGGREGATE:
-                return len(blobs), 1
+                return len(self._held_sum()), 1
             case Phase.BALLOT:
-                return self._count_ballot(held)
+                return self._count_ballot()
             case Phase.DISPUTE:
-                return len(held[Kind.CONTRIBUTION]), len(learning.contributors)
+                return len(self._held_uploads()), len(learning.contributors)
             case Phase.VOTE:
-                return len(held[Kind.VOTE_OPENING]), len(learning.sealed_votes)
+                return len(self._openings.values()), len(learning.sealed_votes)
             case Phase.RECOVER:
-                return len(held[Kind.REVEAL]), len(learning.sharers)
+                return len(self._known_seeds()), len(self.sharers)
 
-    def _count_ballot(self, held: dict[int, Set[bytes]]) -> tuple[int, int]:
-        learning, verified = self.desk.learning, self.desk.memory.findings.verified
-        have, expected = (0, 0) if learning.ballot else (len(held[Kind.REVEAL]), len(learning.sharers))
-        if learning.ballot == 0 and verified is not None and verified.verdict is not Verdict.TRUSTED:
+    def _count_ballot(self) -> tuple[int, int]:
+        have, expected = self.reveals()
+        if self._is_disputed():
             return have, expected
-        return have + len(held[Kind.SEALED_VOTE]), expected + len(learning.voters)
+        return have + len(self._votes.values()), expected + len(self.voters)
+
+    def _is_disputed(self) -> bool:
+        """Has this node found the sum wanting, so that no vote is due in the first ballot?"""
+        verified = self.desk.memory.findings.verified
+        wanting = verified is not None and verified.verdict is not Verdict.TRUSTED
+        return wanting and not self.state.learning.ballot
 
     def most_of(self) -> tuple[int, int]:
         """(have, expected) that the soft deadline goes by: of a ballot its votes, which take time."""
-        d, verified = self.desk, self.desk.memory.findings.verified
-        disputed = verified is not None and verified.verdict is not Verdict.TRUSTED
-        if d.learning.phase is not Phase.BALLOT or (disputed and not d.learning.ballot):
+        if self.phase is not Phase.BALLOT or self._is_disputed():
             return self.count()
-        return len(self._votes.peers(d.state.height, d.state.round)), len(d.learning.voters)
+        return len(self._votes.values()), len(self.voters)
 
     def contributions(self) -> tuple[int, int]:
         """(have, expected) contributions, acknowledged or not; (0, 0) outside phase 2."""
-        d = self.desk
-        if d.learning.phase is not Phase.CONTRIBUTE:
+        if self.phase is not Phase.CONTRIBUTE:
             return 0, 0
-        return len(self._contributions.peers(d.state.height, d.state.round)), len(d.learning.sharers)
+        return len(self._contributions.values()), len(self.sharers)
 
     def reveals(self) -> tuple[int, int]:
         """(have, expected) check seeds; (0, 0) where none are waited for."""
-        learning = self.desk.learning
-        if learning.phase not in (Phase.BALLOT, Phase.RECOVER) or learning.ballot:
+        if self.phase not in (Phase.BALLOT, Phase.RECOVER) or self.state.learning.ballot:
             return 0, 0
-        return len(self._known_seeds()), len(learning.sharers)
+        return len(self._known_seeds()), len(self.sharers)
 
-    def make_ready(self, height: int, late: int) -> Ready:
-        held, blobs = self.held()
-        return Ready(height, late, held_of(self.desk.state.validators, held), blobs)
+    # -- of one peer; who contradicts itself is not attested ---------------------------------------
 
-    # Rules for one peer; who contradicts itself is not attested.
-
-    def _has_one(self, round_: int, kind: Kind, peer: bytes, attempt: int = 0) -> bool:
+    def _only(self, round_: int, kind: Kind, peer: bytes, attempt: int = 0) -> Kind | None:
+        """The kind, if one statement of it is held of this peer and none that contradicts it."""
         pool = self.desk.pool
-        held = pool.get(round_, kind, peer, attempt) is not None
-        return held and not pool.is_contradicted(round_, kind, peer, attempt)
+        if pool.get(round_, kind, peer, attempt) is None or pool.is_contradicted(round_, kind, peer, attempt):
+            return None
+        return kind
 
-    def _has_advert(self, peer: bytes) -> bool:
-        d = self.desk
-        return peer in d.state.validators and self._has_one(d.advert_round, Kind.KEY_ADVERT, peer)
+    def _advert_of(self, peer: bytes) -> Kind | None:
+        if peer not in self.validators:
+            return None
+        return self._only(self.desk.advert_round, Kind.KEY_ADVERT, peer)
 
-    def _has_bundle(self, peer: bytes) -> bool:
-        d = self.desk
-        attestable = peer in d.learning.proposers and peer in d.state.validators
-        return attestable and self._has_one(d.state.round, Kind.SHARE_BUNDLE, peer)
+    def _bundle_of(self, peer: bytes) -> Kind | None:
+        if peer not in self.proposers or peer not in self.validators:
+            return None
+        return self._only(self.state.round, Kind.SHARE_BUNDLE, peer)
 
-    def _has_contribution(self, peer: bytes) -> bool:
-        d = self.desk
-        attestable = peer in self._sharers() and peer in d.state.validators
-        return attestable and self._has_one(d.state.round, Kind.CONTRIBUTION, peer)
+    def _contribution_of(self, peer: bytes) -> Kind | None:
+        if peer not in self.sharers or peer not in self.validators:
+            return None
+        return self._only(self.state.round, Kind.CONTRIBUTION, peer)
 
-    def _has_receipt(self, peer: bytes) -> bool:
-        return self._vouched_by(peer) is Kind.RECEIPT
-
-    def _has_witnesses(self, peer: bytes) -> bool:
-        return self._vouched_by(peer) is Kind.WITNESS
-
-    def _vouched_by(self, peer: bytes) -> Kind | None:
+    def _voucher_of(self, peer: bytes) -> Kind | None:
         """What speaks for the upload of a contribution that is attested."""
-        vouchers = vouchers_for(self.desk.state, self.desk.pool, peer) if self._has_contribution(peer) else []
+        if self._contribution_of(peer) is None:
+            return None
+        vouchers = vouchers_for(self.state, self.desk.pool, peer)
         return vouchers[0].kind if vouchers else None
 
-    def _has_vote(self, peer: bytes) -> bool:
-        d = self.desk
-        ballot = d.learning.ballot
-        return peer in d.learning.voters and self._has_one(d.state.round, Kind.SEALED_VOTE, peer, ballot)
+    def _vote_of(self, peer: bytes) -> Kind | None:
+        if peer not in self.voters:
+            return None
+        return self._only(self.state.round, Kind.SEALED_VOTE, peer, self.state.learning.ballot)
 
-    def _has_opening(self, peer: bytes) -> bool:
-        d = self.desk
-        versions = d.pool.versions(d.state.round, Kind.VOTE_OPENING, peer, d.learning.ballot)
-        return peer in d.learning.voters and any(
-            opening_matches(d.state, d.rules, statement) for statement in versions
-        )
+    def _opening_of(self, peer: bytes) -> Kind | None:
+        if peer not in self.voters:
+            return None
+        state, kind = self.state, Kind.VOTE_OPENING
+        versions = self.desk.pool.versions(state.round, kind, peer, state.learning.ballot)
+        return kind if any(opening_matches(state, self.desk.rules, s) for s in versions) else None
 
-    # -- what is held of a phase -----------------------------------------------------------------
+    # -- of all ------------------------------------------------------------------------------------
 
-    def _held_contributions(self) -> dict[int, Set[bytes]]:
-        height, round_ = self.desk.state.height, self.desk.state.round
-        return {
-            Kind.CONTRIBUTION: self._contributions.peers(height, round_),
-            Kind.RECEIPT: self._receipted.peers(height, round_),
-            Kind.WITNESS: self._witnessed.peers(height, round_),
-        }
+    def _usable_shares(self) -> Set[bytes]:
+        """Without its z_i a dealer's shares are of no use: nobody could place the hidden points."""
+        return self.desk.memory.packages.keys() & self.desk.memory.zs.keys()
 
     def _held_sum(self) -> tuple[bytes, ...]:
         claim = current_claim(self.desk)
@@ -214,21 +238,19 @@ class Progress:
         digest = claim.body.sum_digest
         return (digest,) if digest in self.desk.blobs else ()
 
-    def _known_seeds(self) -> set[bytes]:
-        return self.desk.memory.findings.check_seeds.keys() & self._sharers()
+    def _held_uploads(self) -> Set[bytes]:
+        return {c.peer for c in self.state.learning.contributors if c.upload_digest in self.desk.blobs}
 
-    def _sharers(self) -> set[bytes]:
-        """U1."""
-        return {bundle.peer for bundle in self.desk.learning.sharers}
+    def _known_seeds(self) -> Set[bytes]:
+        return self.desk.memory.findings.check_seeds.keys() & self.sharers
 
     def _unanswered(self) -> set[bytes]:
         """Dealers about whose shares a proposer complained, and who have not opened them in public."""
-        d = self.desk
         return {
             statement.body.dealer
-            for statement in d.pool.of_kind(d.state.round, Kind.COMPLAINT)
+            for statement in self.desk.pool.of_kind(self.state.round, Kind.COMPLAINT)
             if isinstance(statement.body, Complaint)
-            and statement.sender in d.learning.proposers
-            and statement.body.dealer in d.learning.proposers
-            and not opening_holds(d, statement.body.dealer, statement.sender)
+            and statement.sender in self.proposers
+            and statement.body.dealer in self.proposers
+            and not opening_holds(self.desk, statement.body.dealer, statement.sender)
         }

@@ -18,6 +18,7 @@ from protocol.ledger.block import BLOCK_BYTES, Block
 from protocol.ledger.chain import Chain
 from protocol.messages import Kind, Ready
 from protocol.progress import (
+    Look,
     Progress,
     give_up_ms,
     is_most,
@@ -51,25 +52,25 @@ class Readiness:
 
     def track(self, now: Millis) -> bool:
         """Send Ready when everything expected is here; start the soft deadline when most of it is."""
-        clock = self.desk.clock
-        have, expected = self.progress.count()
-        self._track_parts(now)
+        clock, look = self.desk.clock, self.progress.look
+        have, expected = look.count()
+        self._track_parts(look, now)
         if have >= expected:
             return self.changed() and self.send()
-        if clock.most_since_ms is None and is_most(*self.progress.most_of()):
+        if clock.most_since_ms is None and is_most(*look.most_of()):
             clock.most_since_ms = now
             elapsed = now - clock.began_ms
             self.desk.outbox.add(SetTimer("soft", soft_deadline_ms(elapsed) - elapsed))
         return False
 
-    def _track_parts(self, now: Millis) -> None:
+    def _track_parts(self, look: Look, now: Millis) -> None:
         """Soft deadlines inside a phase: for the aggregator's receipts, and for proposers' reveals."""
         clock = self.desk.clock
         elapsed = now - clock.began_ms
-        if not clock.witness_set and is_most(*self.progress.contributions()):
+        if not clock.witness_set and is_most(*look.contributions()):
             clock.witness_set = True
             self.desk.outbox.add(SetTimer("witness", soft_deadline_ms(elapsed) - elapsed))
-        if not clock.release_set and is_most(*self.progress.reveals()):
+        if not clock.release_set and is_most(*look.reveals()):
             clock.release_set = True
             self.desk.outbox.add(SetTimer("release", soft_deadline_ms(elapsed) - elapsed))
 
