@@ -1,4 +1,4 @@
-"""What holds of each peer, brought up to date statement by statement: each says something of one peer only."""
+"""What holds of each peer, brought up to date statement by statement; each says something of one peer."""
 
 from __future__ import annotations
 
