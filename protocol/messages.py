@@ -22,7 +22,7 @@ from protocol.codec import (
     int_range,
 )
 from protocol.keys import PROOF_BYTES
-from protocol.params import MAX_NODES
+from protocol.params import MAX_NODES, MAX_WEIGHT
 
 MAX_ROUND = 1 << 40
 MAX_HEIGHT = 1 << 44
@@ -93,7 +93,7 @@ class ShareBundle:
     hash_self: bytes = field(validator=_digest)
     hash_check: bytes = field(validator=_digest)
     hash_z: bytes = field(validator=_digest)
-    weight: int = field(validator=int_range(1, 1 << 16))
+    weight: int = field(validator=int_range(1, MAX_WEIGHT))
 
 
 @frozen

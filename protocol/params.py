@@ -18,6 +18,8 @@ MICRO = 10**6
 
 MAX_DIMENSION = 1 << 24
 MAX_NODES = 4096
+MAX_WEIGHT = 1 << 16
+"""The most samples that a node can claim."""
 GENESIS_BYTES = 4 << 20
 
 
@@ -86,7 +88,7 @@ class ProtocolParams:
     n_voters: int = field(validator=int_range(1, 1024))
     # -- the learning update ---------------------------------------------------------------
     clip_micro: int = field(default=MICRO, validator=int_range(1, 1000 * MICRO))
-    max_weight: int = field(default=1 << 16, validator=int_range(1, 1 << 16))
+    max_weight: int = field(default=MAX_WEIGHT, validator=int_range(1, MAX_WEIGHT))
     sparsify: Sparsify = Sparsify.OFF
     sparsify_permille: int = field(default=1000, validator=int_range(1, 1000))
     tolerance_micro: int = field(default=100_000, validator=int_range(0, 1000 * MICRO))

@@ -87,9 +87,7 @@ class Look:
         self._adverts = self._following(self._advert_of, Kind.KEY_ADVERT, round_=desk.advert_round)
         self._bundles = self._following(self._bundle_of, Kind.SHARE_BUNDLE)
         self._contributions = self._following(self._contribution_of, Kind.CONTRIBUTION)
-        self._vouchers = self._following(
-            self._voucher_of, Kind.CONTRIBUTION, Kind.RECEIPT, Kind.WITNESS
-        )
+        self._vouchers = self._following(self._voucher_of, Kind.CONTRIBUTION, Kind.RECEIPT, Kind.WITNESS)
         self._votes = self._following(self._vote_of, Kind.SEALED_VOTE)
         self._openings = self._following(self._opening_of, Kind.VOTE_OPENING)
 

@@ -14,6 +14,7 @@ from protocol.envelope import Statement
 from protocol.events import Effect, Event, JobDone, RunJob
 from protocol.jobs import ContributeJob, ContributeResult, Job, JobResult, TrainJob, TrainResult
 from protocol.messages import Contribution, Kind, Reveal, ShareBundle
+from protocol.params import MAX_WEIGHT
 from protocol.secagg.contribute import encode_masked, encode_update, mask_update, publish_commitment
 from protocol.secagg.pairs import own_pair_seeds
 from protocol.secagg.scheme import Scheme, commitment_digest, scheme_of
@@ -63,14 +64,17 @@ class Scaler(JobTampering):
 
 @define(eq=False)
 class WeightInflater(StatementTampering):
-    """Claims more samples than anyone may have, so that the sum is divided by too much."""
+    """Claims more samples than anyone may have, so that the sum is divided by too much.
+
+    Where the network admits as many as a statement can say, it claims these.
+    """
 
     weight: int
 
     def rewrite(self, statement: Statement, to: bytes | None) -> Statement | None:
         if not isinstance(statement.body, ShareBundle):
             return statement
-        body = evolve(statement.body, weight=self.weight)
+        body = evolve(statement.body, weight=min(self.weight, MAX_WEIGHT))
         return self.signed(statement.round, Kind.SHARE_BUNDLE, body)
 
 

@@ -110,7 +110,7 @@ class _Draw:
         params = PROFILES[profile](
             dimension=64, n_proposers=n_proposers, n_voters=r.choice((1, n_voters, n_voters))
         )
-        changes: dict[str, Any] = dict(SHORT_DEADLINES)
+        changes: dict[str, Any] = {**SHORT_DEADLINES, "max_weight": r.choice((1, 64, 1 << 16))}
         if r.random() < 0.3:
             changes["max_attempts"] = r.randint(1, 3)
         if r.random() < 0.2:
