@@ -27,6 +27,7 @@ from flocknode.learning.task import TaskError
 from flocknode.observe.log import Logger
 from flocknode.store import Store
 from flocknode.transport.base import Member, MessageTooLargeError, Transport
+from flocknode.transport.standing import Level, Standing
 from protocol.checkpoint import CheckpointError
 from protocol.codec import encode
 from protocol.events import (
@@ -68,6 +69,9 @@ LONGEST_TURN_S = 0.005
 
 
 COMMAND_INTERVAL_S = 0.5
+
+
+_LEVEL_EVENTS = {Level.GOOD: "restored", Level.THROTTLED: "throttled", Level.REFUSED: "refused"}
 
 
 class FatalError(Exception):
@@ -175,6 +179,10 @@ class Node:
     def peer_down(self, peer: PeerId) -> None:
         self._inbox.put(PeerDown(peer))
 
+    def standing_changed(self, peer: PeerId, standing: Standing) -> None:
+        log = self._log.info if standing.level is Level.GOOD else self._log.warning
+        log(_LEVEL_EVENTS[standing.level], peer=peer_name(peer), **_told(standing))
+
     async def read_blob(self, peer: PeerId, digest: bytes, index: int) -> bytes | None:
         return await self._on_files(self._encoded_chunk, digest, index)
 
@@ -253,8 +261,8 @@ class Node:
             case Fetch(digest, holders):
                 self._fetcher.fetch(digest, holders)
             case Penalise(peer, why):
-                self._log.info("penalised", peer=peer_name(peer), why=why)
-                self._transport.penalise(peer, why)
+                standing = self._transport.penalise(peer, why)
+                self._log.info("penalised", peer=peer_name(peer), why=why, **_told(standing))
             case Notify():
                 self._notify(effect)
             case _:
@@ -352,3 +360,8 @@ class Node:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
+
+
+def _told(standing: Standing) -> dict[str, object]:
+    """For the log."""
+    return {"score": round(standing.score, 1), "dropped": standing.dropped}

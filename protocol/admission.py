@@ -44,7 +44,7 @@ def _inadmissible_transaction(
     """Transactions belong to no round; a few of each account wait."""
     account = state.account(statement.sender)
     if account is None:
-        return "stranger"
+        return "early"  # a block that this node lacks may have made it
     if statement.round != 0:
         return "slot"
     return None if account.nonce <= transaction.nonce < account.nonce + NONCE_WINDOW else "stale"

@@ -8,6 +8,7 @@ with its link; the anti-entropy of section 7 repairs that, so no transport retri
 import asyncio
 import ipaddress
 import logging
+import time
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -16,6 +17,7 @@ from typing import Protocol
 import attrs
 from attrs import define, field, frozen
 
+from flocknode.transport.standing import Level, Standing, Standings
 from protocol.keys import KEY_BYTES, PeerId, short_name
 
 _log = logging.getLogger(__name__)
@@ -28,7 +30,6 @@ DIGEST_BYTES = 32
 INDEX_BYTES = 4
 DEFAULT_OUTBOX_BYTES = 16 * 2**20
 """What may wait for one peer before that peer counts as too slow and loses its link."""
-DEFAULT_PENALTY_S = 30.0
 MAX_ADDRESS_CHARACTERS = 256
 _MAX_REJECT_REASONS = 64
 
@@ -173,6 +174,9 @@ class Handler(Protocol):
     def peer_down(self, peer: PeerId) -> None:
         """The link to `peer` is gone, and with it whatever was on its way."""
 
+    def standing_changed(self, peer: PeerId, standing: Standing) -> None:
+        """A peer is throttled from now on, or refused, or in good standing again."""
+
     async def read_blob(self, peer: PeerId, digest: bytes, index: int) -> bytes | None:
         """The encoded chunk `index` of the blob `digest` for `peer`, or None when it is not held."""
 
@@ -191,11 +195,15 @@ class PeerTraffic:
 
 @frozen
 class TransportStats:
-    """Counters since construction: traffic per peer, refusals per reason, restarts of the network layer."""
+    """Counters since construction: traffic per peer, refusals per reason, restarts of the network layer.
+
+    `standings` are those of the moment.
+    """
 
     peers: Mapping[PeerId, PeerTraffic]
     rejects: Mapping[str, int]
     restarts: int
+    standings: Mapping[PeerId, Standing]
 
 
 @define
@@ -247,20 +255,31 @@ class Counters:
         known = reason in self._rejects or len(self._rejects) < _MAX_REJECT_REASONS
         self._rejects[reason if known else "other"] += 1
 
-    def snapshot(self) -> TransportStats:
+    def snapshot(self, standings: Standings) -> TransportStats:
         peers = {peer: PeerTraffic(**attrs.asdict(tally)) for peer, tally in self._tallies.items()}
-        return TransportStats(peers, dict(self._rejects), self.restarts)
+        now = standings.all(time.monotonic())
+        return TransportStats(peers, dict(self._rejects), self.restarts, now)
 
 
 class Dispatcher:
     """Hands events to the handler in order, from the event loop and never from inside a call of the node.
 
     So `send` cannot re-enter the engine with the `peer_down` it causes, and what the handler raises stays
-    here.
+    here. A message of a peer that has used up what its standing allows goes no further than this.
     """
 
-    def __init__(self, handler: Handler, counters: Counters, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self,
+        handler: Handler,
+        counters: Counters,
+        loop: asyncio.AbstractEventLoop,
+        standings: Standings,
+        refuse: Callable[[PeerId, float], None],
+    ) -> None:
+        """`refuse(peer, seconds)` ends the link to a peer and lets it make none for so long."""
         self._handler, self._counters, self._loop = handler, counters, loop
+        self._standings, self._refuse = standings, refuse
+        self._levels: dict[PeerId, Level] = {}
         self._open = True
 
     def close(self) -> None:
@@ -269,7 +288,28 @@ class Dispatcher:
 
     def received(self, peer: PeerId, message: bytes) -> None:
         self._counters.message_in(peer, len(message))
-        self._loop.call_soon(self._call, self._handler.received, peer, message)
+        now_s = time.monotonic()
+        if self._standings.admits(peer, message, now_s):
+            self._loop.call_soon(self._call, self._handler.received, peer, message)
+        else:
+            self._counters.reject("throttled")
+        self._follow(peer, now_s)
+
+    def offended(self, peer: PeerId, reason: str) -> Standing:
+        """The peer did what lowers its standing; how it stands now."""
+        now_s = time.monotonic()
+        self._standings.offend(peer, reason, now_s)
+        return self._follow(peer, now_s)
+
+    def _follow(self, peer: PeerId, now_s: float) -> Standing:
+        """Act on a change of level, and tell the handler."""
+        standing = self._standings.standing(peer, now_s)
+        if standing.level is not self._levels.get(peer, Level.GOOD):
+            self._levels[peer] = standing.level
+            self._loop.call_soon(self._call, self._handler.standing_changed, peer, standing)
+            if standing.level is Level.REFUSED:
+                self._refuse(peer, self._standings.refused_for_s(peer, now_s))
+        return standing
 
     def peer_up(self, peer: PeerId) -> None:
         self._loop.call_soon(self._call, self._handler.peer_up, peer)
@@ -361,8 +401,11 @@ class Transport(ABC):
         """The members with a link."""
 
     @abstractmethod
-    def penalise(self, peer: PeerId, why: str) -> None:
-        """Disconnect a peer, refuse it for a while, and count it under `why`."""
+    def penalise(self, peer: PeerId, why: str) -> Standing:
+        """Hold an offence against a peer, and count it under `why`; how the peer stands now.
+
+        By its score it is throttled, or disconnected and refused for a while (`standing`).
+        """
 
     @abstractmethod
     def stats(self) -> TransportStats:

@@ -30,6 +30,7 @@ from flocknode.transport.base import (
 )
 from flocknode.transport.libp2p_options import Libp2pOptions
 from flocknode.transport.listening import bind, endpoint_of
+from flocknode.transport.standing import Standing, Standings
 from protocol.keys import Identity, PeerId
 
 if TYPE_CHECKING:
@@ -68,6 +69,7 @@ class Libp2pTransport(Transport):
         self._identity, self._psk = identity, psk
         self._options = options or Libp2pOptions()
         self._counters = Counters()
+        self._standings = Standings(self._options.standing)
         self._members: Sequence[Member] = ()
         self._bound: socket.socket | None = None
         self._roster: Roster | None = None
@@ -107,7 +109,7 @@ class Libp2pTransport(Transport):
         loop = asyncio.get_running_loop()
         self._roster = Roster(self.peer)
         self._roster.replace(self._members)
-        self._dispatcher = Dispatcher(handler, self._counters, loop)
+        self._dispatcher = Dispatcher(handler, self._counters, loop, self._standings, self._refuse)
         ready: asyncio.Future[None] = loop.create_future()
         self._host = Host(
             self._identity,
@@ -177,13 +179,18 @@ class Libp2pTransport(Transport):
     def connected(self) -> frozenset[PeerId]:
         return frozenset(link.peer for link in self._host.up()) if self._host is not None else frozenset()
 
-    def penalise(self, peer: PeerId, why: str) -> None:
+    def penalise(self, peer: PeerId, why: str) -> Standing:
+        if self._dispatcher is None:
+            raise NotRunningError("a transport that was never started hears of no offence")
         self._counters.reject(why)
-        if self._roster is not None:
-            self._roster.refuse(peer, self._options.penalty_s)
+        return self._dispatcher.offended(peer, why)
+
+    def _refuse(self, peer: PeerId, seconds: float) -> None:
+        assert self._roster is not None
+        self._roster.refuse(peer, seconds)
         link = self._host.links.get(peer) if self._host is not None else None
         if link is not None:
-            link.close(f"penalised: {why}")
+            link.close("penalised")
 
     def stats(self) -> TransportStats:
-        return self._counters.snapshot()
+        return self._counters.snapshot(self._standings)

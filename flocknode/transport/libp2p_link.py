@@ -124,6 +124,7 @@ class Link:
         if self.ended is None:
             self._counters.reject(reason)
             self.close(reason)
+            self._dispatcher.offended(self.peer, reason)
 
     def close(self, reason: str) -> None:
         """End the link. Everything it holds is lost."""

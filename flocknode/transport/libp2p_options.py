@@ -5,7 +5,8 @@ from typing import Literal
 from attrs import field, frozen
 from attrs.validators import gt
 
-from flocknode.transport.base import DEFAULT_OUTBOX_BYTES, DEFAULT_PENALTY_S
+from flocknode.transport.base import DEFAULT_OUTBOX_BYTES
+from flocknode.transport.standing import Limits
 
 
 @frozen
@@ -24,8 +25,8 @@ class Libp2pOptions:
     dial_timeout_s: float = field(default=8.0, validator=gt(0))
     dial_anyway_s: float = field(default=3.0, validator=gt(0))
     """The higher peer id leaves dialling to the lower one for this long."""
-    penalty_s: float = field(default=DEFAULT_PENALTY_S, validator=gt(0))
-    """How long a penalised peer is refused."""
+    standing: Limits = field(factory=Limits)
+    """What a peer may do before it is throttled, and before it is refused."""
 
     def __attrs_post_init__(self) -> None:
         if self.silence_timeout_s < 2 * self.keepalive_s:

@@ -15,7 +15,6 @@ from attrs import define, field
 
 from flocknode.transport.base import (
     DEFAULT_OUTBOX_BYTES,
-    DEFAULT_PENALTY_S,
     AddressInUseError,
     Counters,
     Dispatcher,
@@ -30,6 +29,7 @@ from flocknode.transport.base import (
     check_chunk,
     check_size,
 )
+from flocknode.transport.standing import Limits, Standing, Standings
 from protocol.keys import PeerId
 
 _RECONNECT_S = 0.01
@@ -130,14 +130,14 @@ class MemoryTransport(Transport):
         address: str,
         *,
         outbox_bytes: int = DEFAULT_OUTBOX_BYTES,
-        penalty_s: float = DEFAULT_PENALTY_S,
+        limits: Limits | None = None,
     ) -> None:
         self._hub, self._peer, self._address = hub, peer, address
-        self.outbox_bytes, self._penalty_s = outbox_bytes, penalty_s
+        self.outbox_bytes = outbox_bytes
+        self.standings = Standings(limits or Limits())
         self.counters = Counters()
         self.pipes: dict[PeerId, _Pipe] = {}
         self._members: dict[PeerId, Member] = {}
-        self._refused_until_s: dict[PeerId, float] = {}
         self._handler: Handler | None = None
         self._stopped = False
 
@@ -155,7 +155,8 @@ class MemoryTransport(Transport):
         if self._handler is not None or self._stopped:
             raise TransportError("a transport starts once")
         self._handler = handler
-        self.dispatcher = Dispatcher(handler, self.counters, asyncio.get_running_loop())
+        loop = asyncio.get_running_loop()
+        self.dispatcher = Dispatcher(handler, self.counters, loop, self.standings, self._refuse)
         self._hub.enter(self)
 
     async def stop(self) -> None:
@@ -167,8 +168,8 @@ class MemoryTransport(Transport):
 
     def wants(self, other: "MemoryTransport") -> bool:
         """Whether this node lists the other one and does not refuse it."""
-        refused = time.monotonic() < self._refused_until_s.get(other.peer, 0.0)
-        return other.peer in self._members and not refused
+        refused_s = self.standings.refused_for_s(other.peer, time.monotonic())
+        return other.peer in self._members and not refused_s
 
     def set_members(self, members: Sequence[Member]) -> None:
         self._members = {member.peer: member for member in members if member.peer != self._peer}
@@ -218,12 +219,14 @@ class MemoryTransport(Transport):
     def connected(self) -> frozenset[PeerId]:
         return frozenset(self.pipes)
 
-    def penalise(self, peer: PeerId, why: str) -> None:
+    def penalise(self, peer: PeerId, why: str) -> Standing:
         self.counters.reject(why)
-        self._refused_until_s[peer] = time.monotonic() + self._penalty_s
+        return self.dispatcher.offended(peer, why)
+
+    def _refuse(self, peer: PeerId, seconds: float) -> None:
         self._hub.unlink(self._peer, peer)
-        over_s = self._penalty_s + _RECONNECT_S
+        over_s = seconds + _RECONNECT_S
         asyncio.get_running_loop().call_later(over_s, self._hub.reconsider, self._peer)
 
     def stats(self) -> TransportStats:
-        return self.counters.snapshot()
+        return self.counters.snapshot(self.standings)

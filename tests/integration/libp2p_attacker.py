@@ -74,7 +74,7 @@ async def until_closed(connection: Any) -> None:
     await connection.muxed_conn.event_closed.wait()
 
 
-async def besieged(net: Network, **limits: float) -> tuple[Node, Node]:
+async def besieged(net: Network, **limits: Any) -> tuple[Node, Node]:
     """A victim that knows the attacker as a member, and an honest node linked to it."""
     victim, honest = await net.add(2, **limits), await net.add(3)
     await net.linked([victim, honest])

@@ -18,6 +18,7 @@ from flocknode.observe.log import make_logger
 from flocknode.store import Store
 from flocknode.transport.base import Member
 from flocknode.transport.memory import Hub, MemoryTransport
+from flocknode.transport.standing import Limits
 from protocol import jobs
 from protocol.blob import CHUNK_BYTES
 from protocol.checkpoint import initial_checkpoint
@@ -104,11 +105,13 @@ async def living(
     run_aggregation: Any = jobs.run,
     params: Any = PARAMS,
     observers: Sequence[Callable[[Notify], None]] = (),
+    limits: Limits | None = None,
+    transport_class: type[MemoryTransport] = MemoryTransport,
 ) -> AsyncIterator[Running]:
     """A node, from its start to its clean stop; whatever ended it before that is raised."""
     await asyncio.to_thread(directory.mkdir, exist_ok=True)
     blobs, store, stop, log = BlobStore(directory), await Store.open(directory), asyncio.Event(), Lines()
-    transport = MemoryTransport(hub or Hub(), PEERS[number], f"memory-{number}", penalty_s=0.05)
+    transport = transport_class(hub or Hub(), PEERS[number], f"memory-{number}", limits=limits)
     node = Node(
         engine=engine,
         store=store,

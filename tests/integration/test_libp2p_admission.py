@@ -13,6 +13,7 @@ from flocknode.transport.base import AddressInUseError, InvalidPreSharedKeyError
 from flocknode.transport.libp2p import Libp2pTransport
 from flocknode.transport.libp2p_options import Libp2pOptions
 from flocknode.transport.libp2p_swarm import MAX_HANDSHAKES
+from flocknode.transport.standing import Level, Limits
 
 MESSAGES = "/flocknode/message/1"
 
@@ -41,18 +42,19 @@ async def test_a_stranger_is_refused_before_any_stream_and_counted(net: Network)
 
 
 async def test_a_former_member_and_a_penalised_one_are_strangers(net: Network) -> None:
-    victim, honest = await besieged(net, penalty_s=60.0)
+    victim, honest = await besieged(net, standing=Limits(refusal_s=60.0))
 
     async def knock(host: Any, connection: Any) -> None:
         await until_closed(connection)
 
-    victim.transport.penalise(ATTACKER.peer, "bad-share")
+    while victim.transport.penalise(ATTACKER.peer, "share").level is not Level.REFUSED:
+        pass
     with pytest.raises(Exception, match=r"upgrade|failed|closed|Connection"):
         await attack(ATTACKER, victim.peer, victim.transport.address, knock)
     victim.transport.set_members([victim.member, honest.member])
     with pytest.raises(Exception, match=r"upgrade|failed|closed|Connection"):
         await attack(ATTACKER, victim.peer, victim.transport.address, knock)
-    assert victim.transport.stats().rejects == {"bad-share": 1, "penalised": 1, "stranger": 1}
+    assert victim.transport.stats().rejects == {"share": 6, "penalised": 1, "stranger": 1}
     await unharmed(victim, honest)
 
 

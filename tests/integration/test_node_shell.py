@@ -274,7 +274,7 @@ async def test_messages_blobs_and_penalties_go_between_nodes(tmp_path: Path) -> 
                 yield Send(PEERS[0], bytes(2**21))
                 yield Broadcast(b"short")
             case Command(b"punish"):
-                yield Penalise(PEERS[0], "test")
+                yield from [Penalise(PEERS[0], "test")] * 6
 
     toys = [Toy(on(GO, *(PutBlob(blob_digest(data), data) for data in (large, oversized)))), Toy(rule)]
     async with (
@@ -301,7 +301,10 @@ async def test_messages_blobs_and_penalties_go_between_nodes(tmp_path: Path) -> 
         second.node.command(b"punish")
         await toys[1].until(lambda: toys[1].of(PeerDown))
         await toys[1].until(lambda: len(toys[1].of(PeerUp)) == 2)
-    assert second.logged("penalised")[0]["why"] == "test"
+    penalised = second.logged("penalised")
+    assert [line["why"] for line in penalised] == ["test"] * 6
+    assert [round(line["score"]) for line in penalised] == [-10, -20, -30, -40, -50, -60]
+    assert len(second.logged("throttled")) == len(second.logged("refused")) == 1
     (stopped,) = first.logged("stopped")
     assert stopped["bytes_in"] == sum(map(len, talk))
     assert stopped["bytes_out"] > 3 * CHUNK_BYTES

@@ -32,6 +32,7 @@ from flocknode.transport.libp2p_frames import (
     Outbox,
     framed,
 )
+from flocknode.transport.standing import Level, Limits
 
 DIGEST = b"\x07" * 32
 
@@ -202,19 +203,61 @@ async def test_members_come_and_go(net: Network) -> None:
     await until(lambda: b.transport.connected() == {a.peer, c.peer})
 
 
-async def test_a_penalised_peer_is_refused_for_a_while(net: Network) -> None:
+async def test_an_offender_is_throttled_then_refused_for_a_while_then_readmitted(net: Network) -> None:
     a, b, c = [await net.add(index) for index in (1, 2, 3)]
     await net.linked()
-    a.transport.penalise(b.peer, "equivocation")
+    for expected in (Level.THROTTLED, Level.THROTTLED, Level.REFUSED):
+        assert b.peer in a.transport.connected()
+        assert a.transport.penalise(b.peer, "signature").level is expected
     assert a.transport.connected() == {c.peer}
     assert not a.transport.send(b.peer, b"no")
-    assert a.transport.stats().rejects["equivocation"] == 1
+    assert a.transport.stats().rejects["signature"] == 3
+    assert a.transport.stats().standings[b.peer].level is Level.REFUSED
     await until(lambda: b.handler.changes(a.peer)[:2] == ["up", "down"])
     assert b.peer not in a.transport.connected()
-    await until(lambda: a.handler.changes(b.peer) == ["up", "down", "up"], "forgiven")
+    await until(lambda: a.handler.changes(b.peer) == ["up", "down", "up"], "readmitted")
     await until(lambda: a.peer in b.transport.connected())
     assert b.transport.send(a.peer, b"sorry")
     await until(lambda: a.handler.messages(b.peer) == [b"sorry"])
+    assert a.handler.levels[:2] == [(b.peer, Level.THROTTLED), (b.peer, Level.REFUSED)]
+    assert a.transport.stats().standings[b.peer].refusals == 1
+    assert a.handler.changes(c.peer) == ["up"]
+
+
+async def test_what_bad_links_bring_about_is_held_against_nobody(net: Network) -> None:
+    a, b = await net.add(1), await net.add(2)
+    await net.linked()
+    for reason in ("stale", "early", "silent", "write-timeout"):
+        for _ in range(50):
+            assert a.transport.penalise(b.peer, reason).score == 0
+    assert b.transport.send(a.peer, b"still here")
+    await until(lambda: a.handler.messages(b.peer) == [b"still here"])
+    assert a.handler.changes(b.peer) == ["up"]
+    assert a.handler.levels == []
+
+
+async def test_a_flood_is_dropped_above_its_allowance_and_ends_in_a_refusal(net: Network) -> None:
+    """Of messages that are all different, as fast as the link takes them; others are not touched."""
+    allowance = 100
+    strict = Limits(messages=allowance, messages_per_s=1.0, refusal_s=0.5)
+    a, b, c = await net.add(1, standing=strict), await net.add(2), await net.add(3)
+    await net.linked()
+    for number in range(allowance + 1_500):
+        if not b.transport.send(a.peer, number.to_bytes(4, "big")):
+            break
+        if number % 100 == 0:
+            await asyncio.sleep(0.01)
+    await until(lambda: a.handler.changes(b.peer)[:2] == ["up", "down"], "refused")
+    assert (b.peer, Level.THROTTLED) in a.handler.levels
+    assert (b.peer, Level.REFUSED) in a.handler.levels
+    heard = a.handler.messages(b.peer)
+    assert heard == [number.to_bytes(4, "big") for number in range(len(heard))]
+    assert allowance <= len(heard) < allowance + 100
+    stats = a.transport.stats()
+    assert stats.rejects["throttled"] == stats.standings[b.peer].dropped > 0
+    assert c.transport.send(a.peer, b"me too")
+    await until(lambda: a.handler.messages(c.peer) == [b"me too"])
+    assert a.handler.changes(c.peer) == ["up"]
 
 
 @pytest.mark.parametrize("returning", [1, 2], ids=["the lower peer id", "the higher peer id"])

@@ -12,6 +12,7 @@ from flocknode.transport.base import Member, Transport
 from flocknode.transport.libp2p import Libp2pTransport
 from flocknode.transport.libp2p_options import Libp2pOptions
 from flocknode.transport.memory import Hub, MemoryTransport
+from flocknode.transport.standing import Level, Limits, Standing
 from protocol.keys import Identity, PeerId
 
 LIMIT_S = 15.0
@@ -39,6 +40,7 @@ class Recorder:
     blobs: dict[tuple[bytes, int], bytes] = field(factory=dict)
     blob_delay_s: float = 0.0
     poison: bytes | None = None
+    levels: list[tuple[PeerId, Level]] = field(factory=list)
 
     def received(self, peer: PeerId, message: bytes) -> None:
         if message == self.poison:
@@ -47,6 +49,9 @@ class Recorder:
 
     def peer_up(self, peer: PeerId) -> None:
         self.events.append(("up", peer, b""))
+
+    def standing_changed(self, peer: PeerId, standing: Standing) -> None:
+        self.levels.append((peer, standing.level))
 
     def peer_down(self, peer: PeerId) -> None:
         self.events.append(("down", peer, b""))
@@ -83,8 +88,10 @@ QUICK = {
     "silence_timeout_s": 3.0,
     "write_timeout_s": 1.5,
     "dial_anyway_s": 0.5,
-    "penalty_s": 0.5,
 }
+
+
+PATIENCE = Limits(refusal_s=0.5)
 
 
 @define(eq=False)
@@ -94,18 +101,22 @@ class Network:
     nodes: list[Node] = field(factory=list)
     _names: "itertools.count[int]" = field(factory=itertools.count)
 
-    def transport(self, index: int, address: str | None = None, **limits: float) -> Transport:
+    def transport(
+        self, index: int, address: str | None = None, *, standing: Limits = PATIENCE, **limits: float
+    ) -> Transport:
         """A transport of this kind; `limits` as in Libp2pOptions."""
         who = identity(index)
         if self.kind == "memory":
-            known = {key: limits[key] for key in ("outbox_bytes", "penalty_s") if key in limits}
+            known = {key: limits[key] for key in ("outbox_bytes",) if key in limits}
             name = address or f"/memory/{next(self._names)}"
-            return MemoryTransport(self.hub, who.peer, name, **{"penalty_s": QUICK["penalty_s"], **known})
-        options = Libp2pOptions(broadcast_mode=self.kind, **{**QUICK, **limits})
+            return MemoryTransport(self.hub, who.peer, name, limits=standing, **known)
+        options = Libp2pOptions(broadcast_mode=self.kind, standing=standing, **{**QUICK, **limits})
         return Libp2pTransport(who, address or "/ip4/127.0.0.1/tcp/0", options=options)
 
-    async def add(self, index: int, address: str | None = None, **limits: float) -> Node:
-        node = Node(self.transport(index, address, **limits), Recorder())
+    async def add(
+        self, index: int, address: str | None = None, *, standing: Limits = PATIENCE, **limits: float
+    ) -> Node:
+        node = Node(self.transport(index, address, standing=standing, **limits), Recorder())
         await node.transport.start(node.handler)
         self.nodes.append(node)
         return node
