@@ -67,6 +67,8 @@ class Faults:
     blows: list[Blow] = field(factory=list, init=False)
     tampered: set[int] = field(factory=set, init=False)
     """Nodes whose store was damaged: what their ledgers say does not count."""
+    unnoticed: set[int] = field(factory=set, init=False)
+    """Nodes that ran on a damaged store until it was thrown away."""
     killed: set[int] = field(factory=set, init=False)
     """Nodes that are down because the lab killed them."""
     starved: set[int] = field(factory=set, init=False)
@@ -182,6 +184,9 @@ class Faults:
         self._start(nodes)
 
         def replace() -> None:
+            for node in nodes:
+                if self.tools.fleet.is_running(node):
+                    self.unnoticed.add(node)
             self._kill(nodes)
             for node in nodes:
                 start_over(self.network.paths[node])

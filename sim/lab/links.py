@@ -75,8 +75,14 @@ class Links:
 
 
 def partition(count: int, groups: Sequence[Sequence[int]]) -> frozenset[tuple[int, int]]:
-    """Links between the sides; nodes in none of the groups are one more side."""
-    side = {node: number for number, group in enumerate(groups, start=1) for node in group}
+    """Links between the sides; nodes in none of the groups are one more side.
+
+    A node that is named twice is where it was named first.
+    """
+    side: dict[int, int] = {}
+    for number, group in enumerate(groups, start=1):
+        for node in group:
+            side.setdefault(node, number)
     return frozenset(
         (a, b) for a in range(count) for b in range(count) if a != b and side.get(a, 0) != side.get(b, 0)
     )

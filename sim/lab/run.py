@@ -329,5 +329,7 @@ def _left_by_nodes(lab: Lab, running: set[int]) -> Iterator[str]:
     for node in select(lab.scenario.expect.down, lab.network.parts, Random(lab.seed)):
         if node not in running and fleet.exit_code(node) != REFUSED:
             yield f"node {node} is down, but did not refuse to run: exit code {fleet.exit_code(node)}"
+    for node in sorted(lab.faults.unnoticed):
+        yield f"node {node} ran with a damaged store"
     for number in lab.faults.timeline.missed():
         yield f"faults[{number}] never struck"
