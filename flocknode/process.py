@@ -10,6 +10,7 @@ import logging
 import os
 import signal
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
@@ -77,7 +78,8 @@ def run(directory: Path, console: bool = False, wraps: Wraps = NO_WRAPS) -> int:
         return 1
     finally:
         logging.getLogger().removeHandler(bridge)
-        file.close()
+        with suppress(OSError):  # the last lines, on a full disk
+            file.close()
 
 
 def _cause(error: BaseException) -> BaseException:

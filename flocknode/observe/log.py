@@ -6,6 +6,7 @@ import json
 import logging
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, TypeAlias
 
@@ -52,14 +53,18 @@ def make_logger(sinks: list[IO[str]], node: str, level: str) -> Logger:
 
 
 class _Sinks:
-    """What structlog calls with a finished line."""
+    """What structlog calls with a finished line.
+
+    A full disk costs log lines and not the node: what a node must not go on without, its store refuses.
+    """
 
     def __init__(self, sinks: list[IO[str]]) -> None:
         self._sinks = sinks
 
     def msg(self, line: str) -> None:
         for sink in self._sinks:
-            sink.write(line + "\n")
+            with suppress(OSError):
+                sink.write(line + "\n")
 
     debug = info = warning = error = critical = exception = log = msg
 

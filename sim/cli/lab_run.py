@@ -18,7 +18,7 @@ PIPE_WIDTH = 110
 
 @click.command(short_help="Run a scenario with real node processes.")
 @click.argument("scenario", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--seed", default=0, show_default=True, help="Of keys, roles, data and random faults.")
+@click.option("--seed", default=1, show_default=True, help="Of keys, roles, data and random faults.")
 @click.option(
     "--report",
     type=click.Path(dir_okay=False, path_type=Path),

@@ -65,8 +65,9 @@ class Timeline:
                 if fault.until_round is not None and self._round >= fault.until_round:
                     continue
                 if fault.every_s is not None:
-                    # From now on, not from then: a machine that is late does not strike twice at once.
-                    self._push(max(when_s, now_s - fault.every_s) + fault.every_s, what)
+                    # A machine that is late does not strike twice at once.
+                    on_time_s = when_s + fault.every_s
+                    self._push(on_time_s if on_time_s > now_s else now_s + fault.every_s, what)
             due.append(what)
         return due
 
