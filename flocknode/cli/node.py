@@ -82,7 +82,8 @@ def show_id(directory: Path) -> None:
 def transfer(directory: Path, peer: str, tokens: float) -> None:
     """Transfer TOKENS of the node's stake to PEER, who may be new to the network.
 
-    The node signs and spreads it when it runs; the block that ends a round carries it out.
+    The node signs and spreads it when it runs; the block that ends a round carries it out. A validator must
+    keep the fault penalty of its network, until one round after it has left.
     """
     from protocol.keys import PeerNameError, peer_from_name
     from protocol.messages import TransactionKind
