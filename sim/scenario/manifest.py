@@ -20,7 +20,7 @@ from attrs.validators import ge, gt, in_, le, matches_re
 from flocknode.learning.models import MODELS
 from flocknode.learning.task import PARTITIONS, TASK_NAMES
 from flocknode.tables import Record, read_record
-from protocol.ledger.block import BlockKind
+from protocol.ledger.block import BlockKind, Reason
 from protocol.ledger.state import Fault as LedgerFault
 from protocol.messages import STATEMENT_KINDS, Kind
 from protocol.params import PROFILES, ParamsError, ProtocolParams
@@ -167,10 +167,11 @@ class Expectation:
     """[expect], read off the ledgers at the end. Rounds are numbers; `paid` names who by round 1's roles.
 
     `ended`: at least so many rounds at every node that is up. `accepted`, `refused`, `aborted`: rounds that
-    must have ended so. `verdicts`: first readings by round. `blocks`: kinds that must stand in a round.
-    `contributors`: the size of U2 by round. `paid`: provable faults that must stand against somebody, and
-    `unpaid`: nodes against whom none may. `evicted`: nodes that are no validators in the end. `down`: nodes
-    that must have refused to run.
+    must have ended so, and `reasons`: why they were aborted. `verdicts`: first readings by round. `blocks`:
+    kinds that must stand in a round. `views`: the least that the highest view of a round's blocks must be.
+    `sharers` and `contributors`: the sizes of U1 and U2 by round, `votes`: how many votes counted. `paid`:
+    faults that must stand against somebody, and `unpaid`: nodes against whom none may. `evicted`: nodes that
+    are no validators in the end. `down`: nodes that must have refused to run.
     """
 
     ended: int
@@ -179,7 +180,11 @@ class Expectation:
     aborted: tuple[int, ...] = ()
     verdicts: Mapping[int, Verdict] = field(factory=dict)
     blocks: Mapping[int, tuple[BlockKind, ...]] = field(factory=dict)
+    reasons: Mapping[int, Reason] = field(factory=dict)
+    sharers: Mapping[int, int] = field(factory=dict)
     contributors: Mapping[int, int] = field(factory=dict)
+    votes: Mapping[int, int] = field(factory=dict)
+    views: Mapping[int, int] = field(factory=dict)
     paid: tuple[tuple[Selector, LedgerFault], ...] = ()
     unpaid: tuple[Selector, ...] = ()
     evicted: tuple[Selector, ...] = ()
@@ -382,7 +387,9 @@ class _Reader:
             values[key] = tuple(rounds)
         values["verdicts"] = dict(self._by_round(table, "verdicts", self._name_of(Verdict)))
         values["blocks"] = dict(self._by_round(table, "blocks", self._block_kinds))
-        values["contributors"] = dict(self._by_round(table, "contributors", self._count))
+        values["reasons"] = dict(self._by_round(table, "reasons", self._name_of(Reason)))
+        for key in ("sharers", "contributors", "votes", "views"):
+            values[key] = dict(self._by_round(table, key, self._count))
         values["paid"] = tuple(self._paid(table.get("paid", {})))
         for key in ("unpaid", "evicted", "down"):
             values[key] = self._selectors(table.get(key, []), f"expect.{key}")

@@ -6,7 +6,7 @@ as real processes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from random import Random
 
 from attrs import frozen
@@ -14,7 +14,7 @@ from attrs import frozen
 from flocknode.observe.ledger import Step
 from flocknode.observe.rounds import RoundRecord, rounds_of
 from flocknode.observe.statements import open_statement
-from protocol.ledger.block import AbortBody, BlockKind, OutcomeBody, decode_body
+from protocol.ledger.block import AbortBody, Block, OutcomeBody, Reason, decode_body
 from protocol.ledger.state import Fault, LedgerState
 from sim.scenario.manifest import Scenario
 from sim.scenario.selectors import Parts, Selector, select
@@ -86,7 +86,7 @@ class Ending:
 
     def failures(self) -> list[str]:
         """What does not hold of what had to; empty where all is well."""
-        return [*self._ledgers(), *self._rounds(), *self._stakes()]
+        return [*self._ledgers(), *self._progress(), *self._rounds(), *self._stakes()]
 
     def _chosen(self, selectors: Iterable[Selector]) -> tuple[int, ...]:
         return select(selectors, self.parts, Random(0))
@@ -105,8 +105,9 @@ class Ending:
             if [step.stored.block.hash for step in node.steps] != longest[: node.height]:
                 yield f"the ledger of node {node.number} differs from that of node {self.longest.number}"
 
-    def _rounds(self) -> Iterator[str]:
-        expect, records = self.scenario.expect, {record.round: record for record in self.rounds}
+    def _progress(self) -> Iterator[str]:
+        """Who runs has gone as far as it should, and who should have refused to does not run."""
+        expect = self.scenario.expect
         down = set(self._chosen(expect.down))
         for node in self.nodes:
             ended = node.steps[-1].after.round - 1 if node.steps else 0
@@ -115,33 +116,51 @@ class Ending:
                     yield f"node {node.number} runs, and should have refused to"
             elif node.honest and node.up and ended < expect.ended:
                 yield f"node {node.number} has ended {ended} rounds of {expect.ended}"
-        for round_ in (*expect.accepted, *expect.refused, *expect.aborted):
-            if round_ not in records:
-                yield f"round {round_} has not ended"
-        kinds = self._kinds()
-        for round_, record in records.items():
-            how = "accepted" if record.accepted else "aborted" if _aborted(kinds[round_]) else "refused"
-            for name in ("accepted", "refused", "aborted"):
-                if round_ in getattr(expect, name) and how != name:
-                    yield f"round {round_} was {how} ({record.verdict}), and should have been {name}"
-        for round_, verdict in expect.verdicts.items():
-            if round_ not in records or records[round_].verdict != verdict.name:
-                found = records[round_].verdict if round_ in records else "nothing"
-                yield f"round {round_} reads {found}, not {verdict.name}"
-        for round_, wanted in expect.blocks.items():
-            for kind in wanted:
-                if kind not in kinds.get(round_, ()):
-                    yield f"round {round_} has no {kind.name} block"
-        for round_, size in expect.contributors.items():
-            found_size = len(records[round_].contributors) if round_ in records else 0
-            if found_size != size:
-                yield f"round {round_} has {found_size} contributors, not {size}"
 
-    def _kinds(self) -> dict[int, list[BlockKind]]:
-        kinds: dict[int, list[BlockKind]] = {}
+    def _rounds(self) -> Iterator[str]:
+        """What was said about a round must be true of one that has ended."""
+        expect, records = self.scenario.expect, {record.round: record for record in self.rounds}
+        blocks = self._blocks()
+        for name in ("accepted", "refused", "aborted"):
+            for round_ in getattr(expect, name):
+                how = _how(records.get(round_), blocks.get(round_, ()))
+                if how != name:
+                    yield f"round {round_} was {how}, and should have been {name}"
+        for round_, verdict in expect.verdicts.items():
+            found = records[round_].verdict if round_ in records else "nothing"
+            if found != verdict.name:
+                yield f"round {round_} reads {found}, not {verdict.name}"
+        for round_, kinds in expect.blocks.items():
+            for kind in kinds:
+                if kind not in {block.kind for block in blocks.get(round_, ())}:
+                    yield f"round {round_} has no {kind.name} block"
+        for round_, reason in expect.reasons.items():
+            given = _reason_of(blocks.get(round_, ()))
+            if given is not reason:
+                yield f"round {round_} ended for {given.name if given else 'no reason'}, not {reason.name}"
+        for round_, view in expect.views.items():
+            highest = max((block.view for block in blocks.get(round_, ())), default=0)
+            if highest < view:
+                yield f"round {round_} took {highest} views for a block at most, not {view}"
+        yield from self._sizes(records)
+
+    def _sizes(self, records: Mapping[int, RoundRecord]) -> Iterator[str]:
+        sizes: Mapping[str, Callable[[RoundRecord], int]] = {
+            "sharers": lambda record: len(record.sharers),
+            "contributors": lambda record: len(record.contributors),
+            "votes": lambda record: sum(1 for vote in record.votes.values() if vote),
+        }
+        for name, size_of in sizes.items():
+            for round_, wanted in getattr(self.scenario.expect, name).items():
+                found = size_of(records[round_]) if round_ in records else 0
+                if found != wanted:
+                    yield f"round {round_} has {found} {name}, not {wanted}"
+
+    def _blocks(self) -> dict[int, list[Block]]:
+        blocks: dict[int, list[Block]] = {}
         for step in self.longest.steps:
-            kinds.setdefault(step.stored.block.round, []).append(step.stored.block.kind)
-        return kinds
+            blocks.setdefault(step.stored.block.round, []).append(step.stored.block)
+        return blocks
 
     def _stakes(self) -> Iterator[str]:
         expect, steps = self.scenario.expect, self.longest.steps
@@ -161,5 +180,15 @@ class Ending:
                 yield f"node {number} is still a validator"
 
 
-def _aborted(kinds: Sequence[BlockKind]) -> bool:
-    return kinds[-1] is BlockKind.ABORT
+def _how(record: RoundRecord | None, blocks: Sequence[Block]) -> str:
+    """How a round ended, in the words of the manifest. Voted down, void and unjudged rounds are refused."""
+    if record is None:
+        return "still open"
+    if _reason_of(blocks) is not None:
+        return "aborted"
+    return "accepted" if record.accepted else "refused"
+
+
+def _reason_of(blocks: Sequence[Block]) -> Reason | None:
+    body = decode_body(blocks[-1]) if blocks else None
+    return body.reason if isinstance(body, AbortBody) else None

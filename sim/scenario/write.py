@@ -109,7 +109,7 @@ def _expectation(expect: Expectation, rounds: int) -> dict[str, Any]:
             values[key] = list(getattr(expect, key))
     values |= {
         key: {str(round_): entry for round_, entry in getattr(expect, key).items()}
-        for key in ("verdicts", "blocks", "contributors")
+        for key in ("verdicts", "blocks", "reasons", "sharers", "contributors", "votes", "views")
         if getattr(expect, key)
     }
     if expect.paid:
