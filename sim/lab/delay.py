@@ -16,6 +16,7 @@ from random import Random
 from attrs import define, field
 
 from flocknode.transport.base import FetchFailedError, Handler, check_size
+from flocknode.transport.standing import Standing
 from protocol.keys import PeerId
 from sim.lab.passing import PassingTransport
 
@@ -124,6 +125,9 @@ class _DelayedHandler:
 
     def peer_down(self, peer: PeerId) -> None:
         self._in.put(lambda: self.handler.peer_down(peer))
+
+    def standing_changed(self, peer: PeerId, standing: Standing) -> None:
+        self._in.put(lambda: self.handler.standing_changed(peer, standing))
 
     async def read_blob(self, peer: PeerId, digest: bytes, index: int) -> bytes | None:
         await asyncio.sleep(self.draw_s() + self.draw_s())

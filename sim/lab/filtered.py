@@ -6,6 +6,7 @@ from attrs import define, field
 
 from flocknode.node import StateMachine
 from flocknode.transport.base import Handler
+from flocknode.transport.standing import Standing
 from protocol.blob import CHUNK_BYTES, Chunk, chunk, chunk_count
 from protocol.codec import decode, encode
 from protocol.events import Effect, Event, Millis
@@ -58,6 +59,9 @@ class _FilteringHandler:
 
     def peer_down(self, peer: PeerId) -> None:
         self.handler.peer_down(peer)
+
+    def standing_changed(self, peer: PeerId, standing: Standing) -> None:
+        self.handler.standing_changed(peer, standing)
 
     async def read_blob(self, peer: PeerId, digest: bytes, index: int) -> bytes | None:
         data = await self._read_all(peer, digest)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from attrs import define
 
 from flocknode.transport.base import Handler, Member, Transport, TransportStats
+from flocknode.transport.standing import Standing
 from protocol.keys import PeerId
 
 
@@ -48,8 +49,8 @@ class PassingTransport(Transport):
     def connected(self) -> frozenset[PeerId]:
         return self.inner.connected()
 
-    def penalise(self, peer: PeerId, why: str) -> None:
-        self.inner.penalise(peer, why)
+    def penalise(self, peer: PeerId, why: str) -> Standing:
+        return self.inner.penalise(peer, why)
 
     def stats(self) -> TransportStats:
         return self.inner.stats()

@@ -72,7 +72,7 @@ async def test_a_member_that_floods_and_talks_garbage_is_refused_and_the_rounds_
 
 
 class BadLink(MemoryTransport):
-    """Of ten messages it loses one, says one twice, and holds one back until the others are somewhere else."""
+    """Of ten messages it loses one, says one twice, and holds one back until the others are elsewhere."""
 
     draw = Random(SEED)
 
