@@ -16,7 +16,7 @@ from protocol.cited import Cited
 from protocol.codec import DecodeError, decode, encode
 from protocol.consensus import Agreement, Safety
 from protocol.duties import check, results, share, zs
-from protocol.duties.advance import advance
+from protocol.duties.advance import advance, concerns
 from protocol.duties.contribute import payload_fits
 from protocol.duties.desk import Desk
 from protocol.envelope import Statement, WireError
@@ -123,7 +123,10 @@ class Engine:
         )
         self._handlers = self._make_handlers()
         self._now: Millis = 0
-        self._dirty = True
+        self._look = True
+        """Something happened: see whether the agreement can go on."""
+        self._due = True
+        """And whether a duty is due."""
 
     # -- views for observers -------------------------------------------------------------------
 
@@ -162,16 +165,16 @@ class Engine:
             case TimerFired():
                 self._on_timer(event.key)
             case JobDone():
-                self._dirty = True
+                self._look = self._due = True
                 results.on_job(self.desk, event)
             case JobFailed():
-                self._dirty = True
+                self._look = self._due = True
                 results.on_job_failed(self.desk, event.key, event.why)
             case BlobReady():
-                self._dirty = True
+                self._look = self._due = True
                 self.desk.take_blob(event.digest)
             case BlobFailed():
-                self._dirty = True
+                self._look = self._due = True
                 self.desk.miss_blob(event.digest)
             case PeerUp():
                 self.peers.add(event.peer)
@@ -188,9 +191,11 @@ class Engine:
     def _advance(self) -> None:
         """Duties, judgements, Readys and proposals, until nothing more is due."""
         talks = self.negotiation
-        while self._dirty or talks.moved:
-            self._dirty = talks.moved = False
-            advance(self.desk)
+        while self._look or talks.moved:
+            self._due |= talks.moved
+            self._look = talks.moved = False
+            if self._due:
+                self._due = advance(self.desk)
             talks.advance(self._now)
 
     def _start(self, event: Start) -> None:
@@ -210,7 +215,7 @@ class Engine:
         """A new phase: fresh clock, fresh agreement, hard deadline running."""
         self.negotiation.begin(safety)
         self.desk.clock = PhaseClock(safety.height, self._now)
-        self._dirty = True
+        self._look = self._due = True
         deadline = hard_deadline_ms(self.state.learning.phase, self.genesis.params)
         self.outbox.add(SetTimer("late", deadline))
         for key in ("soft", "view", "witness", "release"):
@@ -278,7 +283,8 @@ class Engine:
             )
         if statement.kind is Kind.CONTRIBUTION:
             self._keep_contribution(statement)
-        self._dirty = True
+        self._look = True
+        self._due |= concerns(self.desk, statement)
 
     def _keep_contribution(self, statement: Statement) -> None:
         """Its commitment is needed until the round is verified, and nobody else may have it by then."""
@@ -289,7 +295,7 @@ class Engine:
         assert isinstance(statement.body, SealedShares)
         if statement.round == self.state.round and self.state.learning.phase is Phase.SHARE:
             share.on_box(self.desk, peer, statement.body.box)
-            self._dirty = True
+            self._look = self._due = True
         elif statement.round == self.state.round + 1 or self.state.learning.phase is Phase.ADVERT:
             self.negotiation.keep_early(peer, statement)
 
@@ -302,7 +308,7 @@ class Engine:
         assert isinstance(statement.body, ZReply)
         if statement.round == self.state.round:
             zs.on_z_reply(self.desk, peer, statement.body)
-            self._dirty = True
+            self._look = self._due = True
 
     # -- blocks --------------------------------------------------------------------------------
 
@@ -361,7 +367,7 @@ class Engine:
     # -- timers --------------------------------------------------------------------------------
 
     def _on_timer(self, key: str) -> None:
-        self._dirty = True
+        self._look = self._due = True
         match key:
             case "repair":
                 self._on_repair_timer()
@@ -423,7 +429,7 @@ class Engine:
         if payload_fits(self.desk, statement):
             self.pool.replace_by_cited(statement.slot, statement)
             self._keep_contribution(statement)
-            self._dirty = True
+            self._look = self._due = True
 
     def _on_block_request(self, peer: bytes, statement: Statement) -> None:
         assert isinstance(statement.body, BlockRequest)
@@ -462,4 +468,4 @@ class Engine:
             self.outbox.notify("bad_command", why=str(error))
             return
         self.outbox.publish(0, Kind.TRANSACTION, transaction)
-        self._dirty = True
+        self._look = self._due = True

@@ -15,11 +15,42 @@ from protocol.duties.release import release_checks, release_unmasking
 from protocol.duties.share import advertise, share
 from protocol.duties.uploads import take_uploads
 from protocol.duties.vote import dispute, open_vote, seal_vote
+from protocol.envelope import Statement
 from protocol.ledger.state import Phase
+from protocol.messages import Kind
 
 
-def advance(desk: Desk) -> None:
-    """Do everything that is due now."""
+LOOKED_AT = {
+    Phase.SHARE: frozenset({Kind.SHARE_BUNDLE, Kind.COMPLAINT, Kind.SHARE_OPENING}),
+    Phase.AGGREGATE: frozenset({Kind.AGGREGATE_CLAIM}),
+    Phase.BALLOT: frozenset({Kind.CONTRIBUTION, Kind.REVEAL, Kind.SHARE_RELEASE}),
+    Phase.RECOVER: frozenset({Kind.REVEAL, Kind.SHARE_RELEASE}),
+    Phase.DISPUTE: frozenset({Kind.CONTRIBUTION, Kind.RECEIPT, Kind.WITNESS, Kind.REVEAL}),
+}
+"""What others say that may make something due; the rest is for the agreement on the next block."""
+
+FOR_AGGREGATORS = frozenset({Kind.CONTRIBUTION, Kind.RECEIPT, Kind.WITNESS, Kind.SHARE_RELEASE})
+"""The same in CONTRIBUTE and AGGREGATE, of the aggregator and the voters that witness for it."""
+
+
+def concerns(desk: Desk, statement: Statement) -> bool:
+    """May this statement, which has come in, make something due?"""
+    learning, kind = desk.learning, statement.kind
+    if statement.sender == desk.me or kind in LOOKED_AT.get(learning.phase, ()):
+        return True
+    if kind not in FOR_AGGREGATORS or learning.phase not in (Phase.CONTRIBUTE, Phase.AGGREGATE):
+        return False
+    return desk.me == learning.aggregator or desk.me in learning.voters
+
+
+def advance(desk: Desk) -> bool:
+    """Do everything that is due now. False if nothing was: nor will it be before something comes in."""
+    before = desk.marks()
+    _do_duties(desk)
+    return desk.marks() != before
+
+
+def _do_duties(desk: Desk) -> None:
     advertise(desk)
     want_model(desk)
     phase = desk.learning.phase

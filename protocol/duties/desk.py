@@ -107,6 +107,18 @@ class Desk:
             self.memory.secrets = self.secrets(self.memory.round)
         return self.memory.secrets
 
+    def marks(self) -> tuple[int, ...]:
+        """Another one after every duty that did something: it sent something, or learned something."""
+        memory, findings = self.memory, self.memory.findings
+        return (
+            len(self.outbox.effects),
+            len(memory.boxes),
+            len(memory.zs),
+            len(memory.counted_releases),
+            len(findings.check_seeds),
+            findings.zs is not None,
+        )
+
     def has_run(self, name: str) -> bool:
         """Was this job of the round started?"""
         return name in self.memory.started
