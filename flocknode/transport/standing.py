@@ -63,8 +63,8 @@ class Limits:
     An allowance is a token bucket: so much at once, refilled at so much a second.
     """
 
-    throttle_at: float = field(default=-20.0, validator=lt(0.0))
-    refuse_at: float = field(default=-60.0, validator=lt(0.0))
+    throttle_at: float = field(default=-15.0, validator=lt(0.0))
+    refuse_at: float = field(default=-50.0, validator=lt(0.0))
     recovery_per_s: float = field(default=0.2, validator=gt(0.0))
     messages: float = field(default=2_000.0, validator=gt(0.0))
     messages_per_s: float = field(default=200.0, validator=gt(0.0))

@@ -25,7 +25,7 @@ def test_every_reason_of_the_engine_has_a_weight() -> None:
     assert OTHER_WEIGHT > 0
 
 
-@pytest.mark.parametrize("wrong", [{"refuse_at": -20.0}, {"longest_refusal_s": 1.0}, {"messages": 0.0}])
+@pytest.mark.parametrize("wrong", [{"refuse_at": -15.0}, {"longest_refusal_s": 1.0}, {"messages": 0.0}])
 def test_limits_that_contradict_each_other_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
         Limits(**wrong)
