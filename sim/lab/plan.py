@@ -20,7 +20,7 @@ from flocknode.founding import Plan, found
 from protocol.params import MICRO, PROFILES, ProtocolParams
 from sim.adversaries.actor import Actor
 from sim.adversaries.coalition import Coalition
-from sim.adversaries.registry import HONEST, make_filter
+from sim.adversaries.registry import make_filter
 from sim.casting import first_roles
 from sim.filters import Filter
 from sim.founding import Founding, seeded_bytes
@@ -39,14 +39,15 @@ IMPOSSIBLE: Mapping[FaultKind, str] = {
 
 @frozen(kw_only=True)
 class Network:
-    """What was founded. `directories` stand in the order of nodes; `filters`: of dishonest nodes, by number.
+    """What was founded. `directories` stand in the order of nodes; `parts`: those of round 1.
 
-    `parts`: those of round 1.
+    `behaviours` and `filters`: of dishonest nodes, by number.
     """
 
     directories: tuple[NodeDirectory, ...]
     numbers: Mapping[bytes, int]
     parts: Parts
+    behaviours: Mapping[int, str]
     filters: Mapping[int, Filter]
 
     @property
@@ -152,19 +153,20 @@ def found_network(scenario: Scenario, seed: int, root: Path) -> Network:
         packages={d.peer: d.dealer for d in directories if d.dealer is not None},
     )
     parts = parts_of_roles(first_roles(founding), numbers)
+    cast = dict(_cast(scenario, founding, parts))
     return Network(
         directories=directories,
         numbers=numbers,
         parts=parts,
-        filters=dict(_filters(scenario, founding, parts, seed)),
+        behaviours={node: name for node, (name, _) in cast.items()},
+        filters={node: made for node, (_, made) in cast.items()},
     )
 
 
-def _filters(scenario: Scenario, founding: Founding, parts: Parts, seed: int) -> Iterator[tuple[int, Filter]]:
+def _cast(scenario: Scenario, founding: Founding, parts: Parts) -> Iterator[tuple[int, tuple[str, Filter]]]:
+    """Who misbehaves, how, and the filter that does it."""
     for table in scenario.nodes:
-        if table.behaviour == HONEST:
-            continue
-        for member in select(table.who, parts, Random(seed)):
+        for member in select(table.who, parts, Random(founding.seed)):
             actor = Actor(
                 founding=founding,
                 member=member,
@@ -175,7 +177,7 @@ def _filters(scenario: Scenario, founding: Founding, parts: Parts, seed: int) ->
             )
             made = make_filter(table.behaviour, actor)
             if made is not None:
-                yield member, made
+                yield member, (table.behaviour, made)
 
 
 def _units(tokens: float) -> int:

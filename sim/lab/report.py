@@ -106,7 +106,7 @@ def _print_tables(console: Console, result: LabResult) -> None:
     for blow in result.blows:
         until = "-" if blow.lifted_s is None else f"{blow.lifted_s:.2f} s"
         faults.add_row(f"{blow.at_s:.2f} s", until, f"{blow.round} / {blow.phase}", str(blow))
-    for table in (rounds, faults):
+    for table in (rounds, faults) if result.blows else (rounds,):
         console.print(table)
         console.print()
 

@@ -123,11 +123,6 @@ class Lab:
     def moment(self) -> Moment:
         """For the screen."""
         fleet, nodes = self.tools.fleet, range(self.scenario.network.nodes)
-        behaviours = {
-            node: table.behaviour
-            for table in self.scenario.nodes
-            for node in select(table.who, self.network.parts, Random(self.seed))
-        }
         return Moment(
             title=f"{self.scenario.name}, seed {self.seed}",
             round=self.follower.state.round,
@@ -135,7 +130,7 @@ class Lab:
             phase=self.follower.phase,
             ended=self.follower.rounds[: self.scenario.network.rounds],
             states=[self._state(node, fleet) for node in nodes],
-            behaviours=[behaviours.get(node, HONEST) for node in nodes],
+            behaviours=[self.network.behaviours.get(node, HONEST) for node in nodes],
             heights=[log.height for log in self.follower.logs],
             elapsed_s=self.now_s,
         )
