@@ -23,7 +23,7 @@ from flocknode.demo.threads import POOLS
 from sim.lab.machine import LabError, check_machine
 
 SCENARIOS = Path("sim/scenarios/lab").resolve()
-TIMEOUT_S = 150
+TIMEOUT_S = 210
 MARK = "FLOCKNODE_LAB_TEST"
 GONE_S = 10.0
 
