@@ -63,7 +63,7 @@ class Result:
 class Attack:
     """`about`: who does what. `goal`: what the attacker wants, and what tells whether it has it.
 
-    `run(name, profile, seed)` stages it and raises `AttackError` where it did not strike.
+    `stage(name, profile, seed)` runs it, and raises `AttackError` where it did not strike.
     """
 
     name: str

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 
 from sim.attacks.agreement import AGREEMENT, GRINDING
-from sim.attacks.attack import PROFILES, Attack, Result
+from sim.attacks.attack import Attack, Result
 from sim.attacks.dealing import BEACON, DEALING
 from sim.attacks.network import NETWORK
 from sim.attacks.poisoning import POISONING
@@ -28,15 +28,6 @@ FAMILIES: tuple[tuple[str, tuple[Attack, ...]], ...] = (
 )
 GALLERY: tuple[Attack, ...] = tuple(attack for _, attacks in FAMILIES for attack in attacks)
 NAMES = tuple(attack.name for attack in GALLERY)
-
-
-def run_gallery(
-    attacks: Sequence[Attack], profiles: Iterable[str] = PROFILES, seed: int = 1
-) -> Iterator[Result]:
-    """Each attack in each profile; raises `AttackError` where one does not strike."""
-    for attack in attacks:
-        for profile in profiles:
-            yield attack.run(profile, seed)
 
 
 def wronged(results: Iterable[Result]) -> Iterator[Result]:

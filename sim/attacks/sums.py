@@ -137,15 +137,19 @@ def _rushing(name: str, profile: str, seed: int) -> Result:
 # -- proposers ---------------------------------------------------------------------------------------
 
 
+def _by_proposer(filter: Filter) -> Cast:
+    return lambda scene: {scene.proposers[0]: filter}
+
+
 def _unbounded(name: str, profile: str, seed: int) -> Result:
-    cast: Cast = lambda scene: {scene.proposers[0]: Inconsistent(out_of_bounds, out_of_bounds)}  # noqa: E731
-    return _judge(name, run_trial(Staging(cast=cast), profile, seed))
+    return _judge(
+        name, run_trial(Staging(cast=_by_proposer(Inconsistent(out_of_bounds, out_of_bounds))), profile, seed)
+    )
 
 
 def _whole_bound(name: str, profile: str, seed: int) -> Result:
     """Committed to and within the bound of the sum, but more than one clipped update may be."""
-    cast: Cast = lambda scene: {scene.proposers[0]: Inconsistent(whole_bound, whole_bound)}  # noqa: E731
-    trial = run_trial(Staging(cast=cast), profile, seed)
+    trial = run_trial(Staging(cast=_by_proposer(Inconsistent(whole_bound, whole_bound))), profile, seed)
     scene = trial.scene
     moved = int(np.abs(scene.model() - scene.initial_model()).max()) / 2**24
     allowed = scene.params.clip / len(scene.proposers)
@@ -183,8 +187,7 @@ def _judge_profit(name: str, trial: Trial) -> Result:
 
 def _framing(name: str, profile: str, seed: int) -> Result:
     """Whether the honest aggregator pays for what a client committed to."""
-    cast: Cast = lambda scene: {scene.proposers[0]: Inconsistent(unchanged, off_by_one)}  # noqa: E731
-    trial = run_trial(Staging(cast=cast), profile, seed)
+    trial = run_trial(Staging(cast=_by_proposer(Inconsistent(unchanged, off_by_one))), profile, seed)
     scene = trial.scene
     framed = scene.peer(scene.aggregator)
     paid = scene.change(scene.aggregator) < 0
@@ -194,9 +197,7 @@ def _framing(name: str, profile: str, seed: int) -> Result:
 
 
 def _broken_check(name: str, profile: str, seed: int) -> Result:
-    cast: Cast = lambda scene: {scene.proposers[0]: CheckBreaker()}  # noqa: E731
-    trial = run_trial(Staging(cast=cast), profile, seed)
-    return _judge(name, trial)
+    return _judge(name, run_trial(Staging(cast=_by_proposer(CheckBreaker())), profile, seed))
 
 
 def _two_claims(name: str, profile: str, seed: int) -> Result:
