@@ -121,9 +121,11 @@ def _live(stage: Stage, progress: Progress) -> Violation | None:
 
 
 def _all_ended(stage: Stage, goal: int) -> bool:
-    """Every honest node that is up has ended the last round."""
+    """Every honest node that is up, or about to be, has ended the last round."""
     return all(
-        stage.round_of.get(node.index, 0) > goal for node in stage.world.nodes if node.honest and node.alive
+        stage.round_of.get(node.index, 0) > goal
+        for node in stage.world.nodes
+        if node.honest and not node.down
     )
 
 

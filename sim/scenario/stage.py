@@ -190,12 +190,15 @@ def stakes_of(scenario: Scenario, parts: Parts) -> dict[int, int]:
 
 
 def cast_of(scenario: Scenario, parts: Parts) -> dict[int, NodeTable]:
-    """Who misbehaves, by node. Raises `ScenarioError` where a node is given two behaviours."""
+    """Who misbehaves, by node. `ScenarioError` where a node has two behaviours, or a table selects nobody."""
     cast: dict[int, NodeTable] = {}
     for table in scenario.nodes:
+        chosen = select(table.who, parts, Random(0))
+        if not chosen:
+            raise ScenarioError(f"nobody is {' or '.join(map(str, table.who))} in round 1")
         if table.behaviour == "honest":
             continue
-        for number in select(table.who, parts, Random(0)):
+        for number in chosen:
             if number in cast:
                 raise ScenarioError(
                     f"node {number} is to be both {cast[number].behaviour} and {table.behaviour}: "
