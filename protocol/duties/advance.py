@@ -19,7 +19,6 @@ from protocol.envelope import Statement
 from protocol.ledger.state import Phase
 from protocol.messages import Kind
 
-
 LOOKED_AT = {
     Phase.SHARE: frozenset({Kind.SHARE_BUNDLE, Kind.COMPLAINT, Kind.SHARE_OPENING}),
     Phase.AGGREGATE: frozenset({Kind.AGGREGATE_CLAIM}),
