@@ -31,7 +31,7 @@ from sim.scenario.manifest import (
 from sim.scenario.moments import Place
 from sim.scenario.selectors import Part, Selector
 
-SIZES = (4, 5, 5, 6, 7, 7, 8, 10)
+SIZES = (4, 5, 5, 5, 6, 6, 7, 7, 8, 10)
 PHASES = (Phase.SHARE, Phase.CONTRIBUTE, Phase.AGGREGATE, Phase.BALLOT, Phase.VOTE)
 STATEMENTS = (
     Kind.KEY_ADVERT,
@@ -75,7 +75,7 @@ class _Draw:
 
     def scenario(self) -> Scenario:
         r = self.random
-        self.nodes, self.rounds = r.choice(SIZES), r.choice((3, 3, 4))
+        self.nodes, self.rounds = r.choice(SIZES), r.choice((3, 3, 3, 4))
         # A network of four stops for good when it loses one: docs/PROTOCOL.md section 11.5, limit 3.
         self.spare = (self.nodes - 1) // 3 if self.nodes > LEAST_NODES else 0
         profile = "vcdfl" if r.random() < 0.15 else "hardened"
@@ -188,7 +188,7 @@ class _Draw:
         return (Selector(part, r.choice((0, 0, 1)) if part is not Part.LEADER else 0),)
 
     def _seconds(self) -> float:
-        return round(self.random.choice((0.2, 1.0, 3.0, 10.0, 30.0)) * self.random.uniform(0.5, 1.5), 2)
+        return round(self.random.choice((0.2, 1.0, 3.0, 8.0)) * self.random.uniform(0.5, 1.5), 2)
 
     def kill(self) -> Fault | None:
         r = self.random
