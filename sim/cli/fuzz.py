@@ -47,7 +47,7 @@ def fuzz(histories: int, seed: int, jobs: int | None, target: Path | None, failu
                 bar.label = f"seed {seed}, {len(campaign.failures)} failed"
                 bar.update(campaign.histories - bar.pos)
 
-            campaign = run_campaign(seed, histories, workers, show)
+            campaign = run_campaign(seed, histories, workers, progress=show)
     except KeyboardInterrupt:
         raise click.ClickException("stopped; nothing was written") from None
     files = {}

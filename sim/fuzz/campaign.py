@@ -63,18 +63,17 @@ class Campaign:
 
 
 def run_campaign(
-    seed: int,
-    histories: int,
-    workers: int,
-    progress: Progress = lambda campaign: None,
-    most_failures: int = 20,
-) -> Campaign:
+    seed: int, histories: int, workers: int, *, progress: Progress = lambda campaign: None,
+    take: Callable[[History], None] = lambda history: None, most_failures: int = 20,
+) -> Campaign:  # fmt: skip
     """Until `histories` have been run that count, or `most_failures` have failed; shrunk where they failed.
 
-    What is drawn does not depend on `workers`; which histories are the last to count may.
+    `take` hears of each history. What is drawn does not depend on `workers`; which histories are the last to
+    count may.
     """
     campaign = Campaign(seed)
     for history in _histories(seed, workers):
+        take(history)
         campaign.take(history)
         progress(campaign)
         if campaign.histories >= histories or len(campaign.failures) >= most_failures:
