@@ -19,6 +19,7 @@ from flocknode import spool
 from flocknode.node import FatalError
 from flocknode.store import DirectoryInUseError, Store, StoreError, open_reader
 from flocknode.transport.memory import Hub
+from flocknode.transport.standing import Limits
 from protocol import jobs
 from protocol.blob import CHUNK_BYTES, blob_digest
 from protocol.codec import encode
@@ -279,7 +280,7 @@ async def test_messages_blobs_and_penalties_go_between_nodes(tmp_path: Path) -> 
     toys = [Toy(on(GO, *(PutBlob(blob_digest(data), data) for data in (large, oversized)))), Toy(rule)]
     async with (
         living(tmp_path / "0", toys[0], hub, 0, range(2)) as first,
-        living(tmp_path / "1", toys[1], hub, 1, range(2)) as second,
+        living(tmp_path / "1", toys[1], hub, 1, range(2), limits=Limits(refusal_s=0.05)) as second,
     ):
         await toys[1].until(lambda: toys[1].of(PeerUp))
         assert toys[1].of(PeerUp) == [PeerUp(PEERS[0])]
