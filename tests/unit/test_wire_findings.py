@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 import pytest
 
+from protocol import cited as cited_module
 from protocol.checks import Checks
-from protocol.cited import CACHE_BYTES, Cited
+from protocol.cited import Cited
 from protocol.codec import encode
 from protocol.consensus import Action, Agreement, Emit, Safety, leader_of
 from protocol.envelope import make_statement, open_envelope
@@ -120,17 +121,18 @@ def test_what_waits_for_the_next_height_has_a_bound_in_bytes() -> None:
     assert sum(statement.kept_bytes for statement in kept) <= EARLY_BYTES
 
 
-def test_what_leaders_cite_has_a_bound_in_bytes() -> None:
+def test_what_leaders_cite_has_a_bound_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
     """4096 envelopes of half a megabyte each were remembered, whoever signed them for whatever proposal."""
+    monkeypatch.setattr(cited_module, "CACHE_BYTES", 1 << 20)
     cited = Cited(NETWORK, Checks())
-    signatures = tuple((i.to_bytes(32, "big"), bytes(64)) for i in range(4_000))
-    for view in range(1, 101):
+    signatures = tuple((i.to_bytes(32, "big"), bytes(64)) for i in range(400))
+    for view in range(1, 51):
         certificate = Certificate(1, Vote(VotePhase.PREPARE, 1, view, bytes(32)), signatures)
         statement = make_statement(IDENTITIES[0], NETWORK, 1, Kind.TIMEOUT, Timeout(1, view, certificate))
         assert cited.open(statement.cited()).id == statement.id
         assert cited.held_bytes == sum(map(len, cited._opened))
-        assert cited.held_bytes <= CACHE_BYTES
-    assert 1 < len(cited._opened) < 100
+        assert cited.held_bytes <= 1 << 20
+    assert 20 < len(cited._opened) < 50
 
 
 def test_a_leader_that_a_certificate_forces_to_propose_what_is_invalid_does_not_report_itself() -> None:
