@@ -24,7 +24,7 @@ TARGETS = ("decoding", "engine")
 @click.option("--plain", is_flag=True, help="Mutate without coverage: needs no atheris, and is repeatable.")
 @click.option(
     "--crashes",
-    default=Path("crashes"),
+    default=Path("fuzz-failures"),
     show_default=True,
     type=click.Path(file_okay=False, path_type=Path),
     help="Where the input of a crash is written.",
