@@ -51,7 +51,7 @@ from sim.errors import (
 from sim.fetching import Fetching
 from sim.filters import Filter
 from sim.injection import Injection
-from sim.invariants.base import Invariant, InvariantError
+from sim.invariants.base import Invariant, InvariantError, name_of
 from sim.network import LinkModel, Network
 from sim.node import EngineLike, Node
 from sim.schedule import Delays, Schedule
@@ -239,7 +239,7 @@ class World(Injection):
             try:
                 invariant(node, performed)
             except InvariantError as error:
-                name = error.invariant or type(invariant).__name__.lower()
+                name = error.invariant or name_of(invariant)
                 raise BrokenInvariantError(self, str(error), name) from error
 
     # -- events into engines, effects out of them ------------------------------------------------------

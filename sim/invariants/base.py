@@ -30,3 +30,17 @@ class StepRule(Protocol):
     """Called with each block once, when the first honest node has committed it; raises `InvariantError`."""
 
     def __call__(self, step: Step) -> None: ...
+
+
+def name_of(rule: object) -> str:
+    """The name that a violation is reported under: that of the rule's class, in lower case."""
+    return type(getattr(rule, "__self__", rule)).__name__.lower()
+
+
+def apply_rule(rule: StepRule, step: Step) -> None:
+    """Raises `InvariantError` with the rule's own name, whoever asked."""
+    try:
+        rule(step)
+    except InvariantError as error:
+        error.invariant = error.invariant or name_of(rule)
+        raise

@@ -1,7 +1,8 @@
 """What no honest node may ever do, read off the messages it sends (docs/PROTOCOL.md sections 3 and 7).
 
-It never signs two statements for one slot, nor two blocks in one view, through any number of restarts; it
-acts only on blocks that it has committed; and it never releases the shares of both of one dealer's secrets.
+It never signs two statements for one slot, nor votes for or proposes two blocks in one view, through any
+number of restarts; it acts only on blocks that it has committed; and it never releases the shares of both of
+one dealer's secrets.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from protocol.messages import (
     MESSAGE_BYTES,
     STATEMENT_KINDS,
     Kind,
+    Proposal,
     ReleaseStage,
     ShareRelease,
     Timeout,
@@ -55,6 +57,7 @@ class _Record:
     contributors: dict[int, frozenset[bytes]] = field(factory=dict)
     statements: dict[Slot, bytes] = field(factory=dict)
     votes: dict[tuple[VotePhase, int, int], bytes] = field(factory=dict)
+    proposals: dict[tuple[int, int], bytes] = field(factory=dict)
     timed_out: dict[int, int] = field(factory=dict)
     released: dict[tuple[int, bytes], int] = field(factory=dict)
 
@@ -97,6 +100,8 @@ def _check_message(record: _Record, peer: bytes, data: bytes) -> None:
             _check_statement(record, statement)
         elif isinstance(body, Vote):
             _check_vote(record, body)
+        elif isinstance(body, Proposal):
+            _check_proposal(record, body)
         elif isinstance(body, Timeout):
             record.timed_out[body.height] = max(body.view, record.timed_out.get(body.height, 0))
 
@@ -121,6 +126,12 @@ def _check_vote(record: _Record, vote: Vote) -> None:
         )
     if record.votes.setdefault(slot, vote.block_hash) != vote.block_hash:
         raise InvariantError(f"two {vote.phase.name} votes at height {vote.height} in view {vote.view}")
+
+
+def _check_proposal(record: _Record, proposal: Proposal) -> None:
+    slot = (proposal.height, proposal.view)
+    if record.proposals.setdefault(slot, proposal.block_hash) != proposal.block_hash:
+        raise InvariantError(f"two proposals at height {proposal.height} in view {proposal.view}")
 
 
 def _check_release(record: _Record, round_: int, release: ShareRelease) -> None:

@@ -13,10 +13,9 @@ import numpy as np
 from flocknode.observe.ledger import Step
 from protocol.checkpoint import decode_checkpoint
 from protocol.codec import digest
-from protocol.ledger.state import PinnedContribution
 from protocol.params import ProtocolParams
 from sim.invariants.base import InvariantError
-from sim.invariants.sums import Int64Vec, meant, moved, support_of, uploaded
+from sim.invariants.sums import Int64Vec, moved, parts_of_sum, support_of
 from sim.notes import Notes
 
 
@@ -53,20 +52,9 @@ class Integrity:
 
     def _expected(self, step: Step, current: bytes) -> Int64Vec:
         learning, checkpoint = step.before.learning, decode_checkpoint(self._params, current)
-        sums, job = [], None
-        for contribution in learning.contributors:
-            job = self._notes.of_peer(step.before.round, contribution.peer)
-            if job is None:
-                raise InvariantError(f"round {step.before.round}: a member of U2 never contributed")
-            honest = self._notes.of_upload(contribution.upload_digest)
-            sums.append(meant(honest, checkpoint) if honest else uploaded(job, self._upload(contribution)))
-        assert job is not None
+        parts = parts_of_sum(step.before.round, learning.contributors, self._notes, self._blob_of, checkpoint)
+        job, _ = parts[-1]
         pinned = {contribution.peer for contribution in learning.contributors}
         weights = {bundle.peer: bundle.weight for bundle in learning.sharers if bundle.peer in pinned}
+        sums = [plain for _, plain in parts]
         return moved(self._params, checkpoint.model, job, sums, weights, support_of(job, checkpoint))
-
-    def _upload(self, contribution: PinnedContribution) -> bytes:
-        data = self._blob_of(contribution.upload_digest)
-        if data is None:
-            raise InvariantError("a sum was adopted that contains an upload which nobody holds")
-        return data

@@ -17,7 +17,7 @@ from protocol.events import Effect, Persist
 from protocol.ledger.block import decode_stored_block
 from protocol.ledger.chain import Chain, ChainError
 from protocol.params import Genesis
-from sim.invariants.base import InvariantError, StepRule
+from sim.invariants.base import InvariantError, StepRule, apply_rule
 
 if TYPE_CHECKING:
     from sim.node import Node
@@ -62,4 +62,4 @@ class Ledger:
             raise InvariantError(f"node {node.index} committed what does not verify: {error}") from error
         self.steps.append(step)
         for rule in self.rules:
-            rule(step)
+            apply_rule(rule, step)

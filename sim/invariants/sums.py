@@ -7,7 +7,7 @@ masks.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from fractions import Fraction
 
 import numpy as np
@@ -16,11 +16,14 @@ import numpy.typing as npt
 from protocol.algebra import field as fp
 from protocol.checkpoint import Checkpoint
 from protocol.jobs import ContributeJob
+from protocol.ledger.state import PinnedContribution
 from protocol.params import ProtocolParams, Sparsify
 from protocol.secagg.contribute import compress, encode_update, mask_update, round_support
 from protocol.secagg.encoding import MODEL_FRACTION_BITS
 from protocol.secagg.pairs import own_pair_seeds
 from protocol.secagg.scheme import scheme_of
+from sim.invariants.base import InvariantError
+from sim.notes import Notes
 
 Int64Vec = npt.NDArray[np.int64]
 
@@ -42,6 +45,27 @@ def uploaded(job: ContributeJob, upload: bytes) -> Int64Vec:
     seeds = own_pair_seeds(job.context, job.proposer, job.secrets.mask_key)
     masks = mask_update(job.context.params, nothing, job.proposer, seeds, job.secrets.self_seed)
     return fp.to_signed(fp.sub(values, masks))
+
+
+def parts_of_sum(
+    round_: int, contributors: Iterable[PinnedContribution], notes: Notes,
+    blob_of: Callable[[bytes], bytes | None], current: Checkpoint,
+) -> list[tuple[ContributeJob, Int64Vec]]:  # fmt: skip
+    """What each member of U2 adds to the sum: as it meant it, or as its tampered upload has it."""
+    parts = []
+    for contribution in contributors:
+        job = notes.of_peer(round_, contribution.peer)
+        if job is None:
+            raise InvariantError(f"round {round_}: a member of U2 never contributed")
+        honest = notes.of_upload(contribution.upload_digest)
+        if honest is not None:
+            parts.append((job, meant(honest, current)))
+            continue
+        data = blob_of(contribution.upload_digest)
+        if data is None:
+            raise InvariantError(f"round {round_}: a sum counts that contains an upload which nobody holds")
+        parts.append((job, uploaded(job, data)))
+    return parts
 
 
 def support_of(job: ContributeJob, current: Checkpoint) -> Int64Vec | None:

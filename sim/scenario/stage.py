@@ -22,13 +22,24 @@ from sim.filters import Watched
 from sim.founding import Founding, found, make_engine, supply_of, total_units
 from sim.invariants.agreement import Agreement
 from sim.invariants.base import StepRule
+from sim.invariants.beacon import Beacon
 from sim.invariants.blame import Blame
+from sim.invariants.blinding import Blinding
+from sim.invariants.blobs import Blobs
 from sim.invariants.conduct import Conduct
+from sim.invariants.contract import Contract
+from sim.invariants.durability import Durability
 from sim.invariants.integrity import Integrity
 from sim.invariants.ledger import Ledger
 from sim.invariants.memory import Memory
+from sim.invariants.phases import Phases
+from sim.invariants.pins import Pins
 from sim.invariants.privacy import Privacy
+from sim.invariants.quorums import Quorums
+from sim.invariants.roles import Roles
+from sim.invariants.shares import Shares
 from sim.invariants.supply import Supply
+from sim.invariants.verdicts import Verdicts
 from sim.learner import SyntheticLearner
 from sim.network import LinkModel
 from sim.node import Node
@@ -57,6 +68,7 @@ class Stage:
     parts: Parts
     numbers: Mapping[bytes, int]
     world: World
+    notes: Notes
     ledger: Ledger
     timeline: Timeline
     integrity: Integrity
@@ -100,6 +112,7 @@ def build_stage(scenario: Scenario, seed: int, keep_trace: int = 20_000) -> Stag
         parts=parts,
         numbers=numbers,
         world=world,
+        notes=notes,
         ledger=Ledger(founding.genesis),
         timeline=timeline,
         integrity=Integrity(params, notes, lambda digest: _blob_of(world, digest)),
@@ -119,12 +132,34 @@ def build_stage(scenario: Scenario, seed: int, keep_trace: int = 20_000) -> Stag
 
 
 def _add_invariants(stage: Stage) -> None:
-    rules: list[StepRule] = [stage.privacy.at_step, stage.blame, stage.integrity, stage.timeline.at_step]
+    world, params, notes = stage.world, stage.founding.genesis.params, stage.notes
+    network = stage.founding.genesis.network
+
+    def blob_of(digest: bytes) -> bytes | None:
+        return _blob_of(world, digest)
+
+    rules: list[StepRule] = [
+        Quorums(),
+        Phases(),
+        Pins(params),
+        Beacon(params, network),
+        Roles(params),
+        Contract(params),
+        stage.privacy.at_step,
+        stage.blame,
+        Verdicts(params, notes, blob_of, lambda peer: _is_honest(world, peer)),
+        stage.integrity,
+        stage.timeline.at_step,
+    ]
     stage.ledger.rules = rules
     stage.world.invariants = [
         Agreement(stored_block_id),
         Supply(supply_of, total_units(stage.founding.genesis)),
+        Durability(),
         Conduct(),
+        Shares(network),
+        Blobs(),
+        Blinding(params, notes, blob_of),
         stage.privacy,
         stage.ledger,
         stage.memory,

@@ -1,0 +1,191 @@
+"""Contract: a round-ending block moves the money that the stake contract says, and no other block moves any.
+
+docs/PROTOCOL.md section 6: "A round-ending block does, in order: votes, rewards and model, and suspicion of
+U2 down by one (not if void or aborted); faults; the void fee ...; beacon, round number, rounds_left (at least
+1); validators; roles ...; transactions." Kept here by hand, in a book of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from attrs import define
+
+from flocknode.observe.ledger import Step
+from protocol.ledger.block import AbortBody, Closing, OutcomeBody, decode_body
+from protocol.ledger.state import Account, Fault, LedgerState
+from protocol.messages import Transaction, TransactionKind, VoteOpening
+from protocol.params import ProtocolParams
+from sim.invariants.base import InvariantError
+from sim.reading import read_statement
+
+MOST_SUSPICION = 16
+
+
+@define
+class _Row:
+    stake: int
+    member: bool
+    nonce: int
+    suspicion: int
+
+
+@define
+class _Book:
+    """What everybody has, as a state has it to begin with."""
+
+    params: ProtocolParams
+    rows: dict[bytes, _Row]
+    treasury: int
+    pool: int
+    rounds_left: int
+    model: bytes
+    previous_model: bytes
+    validators: tuple[bytes, ...]
+
+    def pay(self, peer: bytes, units: int) -> int:
+        """At most the stake; returns what was paid."""
+        paid = min(units, self.rows[peer].stake)
+        self.rows[peer].stake -= paid
+        return paid
+
+    def vote(self, members: list[bytes], votes: Mapping[bytes, int], candidate: bytes) -> None:
+        yes = [peer for peer, vote in votes.items() if vote == 1]
+        no = [peer for peer, vote in votes.items() if vote == -1]
+        if not yes and not no:
+            return
+        accepted = len(yes) >= len(no)
+        losers, winners = (no, yes) if accepted else ([*members, *yes], no)
+        pot = sum(self.pay(peer, self.params.gamma_units) for peer in losers)
+        for peer in winners:
+            self.rows[peer].stake += pot // len(winners)
+        self.treasury += pot % len(winners)
+        self.reward({*members, *yes} if accepted else set(no))
+        if accepted:
+            self.previous_model, self.model = self.model, candidate
+
+    def reward(self, winners: set[bytes]) -> None:
+        budget, stakes = self.pool // self.rounds_left, {peer: self.rows[peer].stake for peer in winners}
+        for peer, stake in stakes.items():
+            part = budget * stake // (sum(stakes.values()) or 1)
+            self.rows[peer].stake += part
+            self.pool -= part
+
+    def suspect(self, peers: Iterable[bytes], change: int) -> None:
+        for peer in peers:
+            row = self.rows[peer]
+            row.suspicion = min(MOST_SUSPICION, max(0, row.suspicion + change))
+
+    def punish(self, faults: Iterable[tuple[bytes, Fault]]) -> None:
+        for peer, fault in set(faults):
+            price = (
+                self.params.gamma_units if fault is Fault.UNOPENED_VOTE else self.params.fault_penalty_units
+            )
+            self.treasury += self.pay(peer, price)
+
+    def freeze(self) -> None:
+        """Who votes in the next round."""
+        self.rounds_left = max(1, self.rounds_left - 1)
+        self.validators = tuple(
+            sorted(p for p, r in self.rows.items() if r.member and r.stake >= self.params.min_stake_units)
+        )
+
+    def transact(self, sender: bytes, order: Transaction) -> None:
+        """One that does not apply is passed over."""
+        row = self.rows.get(sender)
+        if row is None or row.nonce != order.nonce:
+            return
+        bond = self.params.fault_penalty_units if sender in self.validators else 0
+        spendable = 0 < order.amount_units <= row.stake - bond
+        match order.kind:
+            case TransactionKind.TRANSFER if spendable and order.peer != sender:
+                row.stake -= order.amount_units
+                self.rows.setdefault(order.peer, _Row(0, False, 0, 0)).stake += order.amount_units
+            case TransactionKind.FUND if spendable:
+                row.stake -= order.amount_units
+                self.pool += order.amount_units
+            case TransactionKind.JOIN if not row.member and row.stake >= max(
+                self.params.join_stake_units, self.params.min_stake_units
+            ):
+                row.member = True
+            case TransactionKind.LEAVE if row.member:
+                row.member = False
+            case _:
+                return
+        row.nonce += 1
+
+
+class Contract:
+    """A `StepRule`."""
+
+    def __init__(self, params: ProtocolParams) -> None:
+        self._params = params
+
+    def __call__(self, step: Step) -> None:
+        book, body = _open(self._params, step.before), decode_body(step.stored.block)
+        where = f"round {step.before.round}, {step.stored.block.kind.name}"
+        if step.after.round != step.before.round:
+            assert isinstance(body, OutcomeBody | AbortBody), f"{where} ends a round"
+            _settle(book, step.before, body)
+        found = _open(self._params, step.after)
+        for name in ("treasury", "pool", "rounds_left", "model", "previous_model", "validators"):
+            if getattr(found, name) != getattr(book, name):
+                raise InvariantError(f"{where}: the {name.replace('_', ' ')} is not what the contract says")
+        for peer in sorted(book.rows.keys() | found.rows.keys()):
+            if found.rows.get(peer) != book.rows.get(peer):
+                raise InvariantError(
+                    f"{where}: the account of {peer.hex()[:12]} is {found.rows.get(peer)}, "
+                    f"not {book.rows.get(peer)}"
+                )
+
+
+def _open(params: ProtocolParams, state: LedgerState) -> _Book:
+    def row(account: Account) -> _Row:
+        return _Row(account.stake_units, account.member, account.nonce, account.suspicion)
+
+    return _Book(
+        params=params,
+        rows={peer: row(account) for peer, account in state.accounts},
+        treasury=state.treasury_units,
+        pool=state.pool_units,
+        rounds_left=state.pool_rounds_left,
+        model=state.model_digest,
+        previous_model=state.previous_model_digest,
+        validators=state.validators,
+    )
+
+
+def _settle(book: _Book, state: LedgerState, body: OutcomeBody | AbortBody) -> None:
+    learning = state.learning
+    members = [contribution.peer for contribution in learning.contributors]
+    faults = [(entry.peer, entry.fault) for entry in learning.faults]
+    faults += [(peer, Fault.EQUIVOCATION) for peer in _equivocators(body.closing)]
+    if isinstance(body, OutcomeBody):
+        votes = _opened(body)
+        faults += [(v.peer, Fault.UNOPENED_VOTE) for v in learning.sealed_votes if v.peer not in votes]
+        if not learning.void:
+            book.vote(members, votes, learning.candidate)
+            book.suspect(members, -1)
+    book.punish(faults)
+    if learning.void and not faults:
+        for peer in members:
+            book.treasury += book.pay(peer, book.params.void_fee_units)
+        book.suspect(members, 1)
+    book.freeze()
+    for data in body.closing.transactions:
+        statement = read_statement(data)
+        assert isinstance(statement.body, Transaction)
+        book.transact(statement.sender, statement.body)
+
+
+def _opened(body: OutcomeBody) -> dict[bytes, int]:
+    votes = {}
+    for data in body.openings:
+        statement = read_statement(data)
+        assert isinstance(statement.body, VoteOpening)
+        votes[statement.sender] = statement.body.vote
+    return votes
+
+
+def _equivocators(closing: Closing) -> list[bytes]:
+    return [read_statement(first).sender for first, _ in closing.equivocations]

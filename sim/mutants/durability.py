@@ -1,0 +1,123 @@
+"""Bugs in what survives a crash or a loss (docs/PROTOCOL.md sections 7.4 and 7.7)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from protocol import durable
+from protocol.duties import results
+from protocol.duties.desk import Desk
+from protocol.events import Persist
+from protocol.lifecycle import Lifecycle, Records
+from protocol.outbox import Outbox
+from protocol.repair import Repair
+from sim.mutants.planting import Hunter, Mutant, Swap
+
+
+def _unwritten(outbox: Outbox, since: int, bucket: str) -> None:
+    """Takes the records of a bucket back that were to be written since."""
+    kept = [e for e in outbox.effects[since:] if not (isinstance(e, Persist) and e.bucket == bucket)]
+    outbox.effects[since:] = kept
+
+
+def _seed_unwritten(right: Callable[..., bytes]) -> Any:
+    def round_seed(self: Desk, round_: int) -> bytes:
+        since = len(self.outbox.effects)
+        seed = right(self, round_)
+        _unwritten(self.outbox, since, durable.SECRET)
+        return seed
+
+    return round_seed
+
+
+def _opening_unwritten(right: Callable[..., None]) -> Any:
+    def on_evaluated(desk: Desk, ballot: int, result: Any) -> None:
+        since = len(desk.outbox.effects)
+        right(desk, ballot, result)
+        _unwritten(desk.outbox, since, durable.OPENING)
+
+    return on_evaluated
+
+
+def _said_first(right: Callable[..., Any]) -> Any:
+    def publish(self: Outbox, *arguments: Any, **rest: Any) -> Any:
+        since = len(self.effects)
+        statement = right(self, *arguments, **rest)
+        self.effects[since:] = reversed(self.effects[since:])
+        return statement
+
+    return publish
+
+
+def _statements_unread(right: Callable[..., None]) -> Any:
+    def load_round(self: Lifecycle, records: Records) -> None:
+        right(self, {bucket: rows for bucket, rows in records.items() if bucket != durable.STATEMENT})
+
+    return load_round
+
+
+def _safety_unread(right: Any) -> Any:
+    def load_safety(self: Lifecycle, records: Records) -> None:
+        return None
+
+    return load_safety
+
+
+def _never_answers(right: Any) -> Any:
+    def send_statements(self: Repair, peer: bytes, statements: Any) -> None:
+        return None
+
+    return send_statements
+
+
+DURABILITY = (
+    Mutant(
+        name="round-seed-not-persisted",
+        about="the seed of a round's secrets lives in memory only",
+        breaks='3.3: "draws one 32-byte round seed, persists it before anything of it is sent"',
+        caught_by="durability",
+        swaps=(Swap(Desk, "round_seed", _seed_unwritten),),
+        hunters=(Hunter(manifest="calm"),),
+    ),
+    Mutant(
+        name="opening-not-persisted",
+        about="a vote is sealed whose opening lives in memory only",
+        breaks='7.7: "vote opening, before the sealed vote is sent"',
+        caught_by="durability",
+        swaps=(Swap(results, "on_evaluated", _opening_unwritten),),
+        hunters=(Hunter(manifest="calm"),),
+    ),
+    Mutant(
+        name="statement-before-its-record",
+        about="a statement is sent, and written down afterwards",
+        breaks='7.7: "every own statement", "Durable before it leaves"',
+        caught_by="durability",
+        swaps=(Swap(Outbox, "publish", _said_first),),
+        hunters=(Hunter(manifest="calm"),),
+    ),
+    Mutant(
+        name="own-statements-unread",
+        about="after a restart a node makes its statements anew, as it sees things now",
+        breaks='7.7: "Own statements are sent again byte for byte after a restart."',
+        caught_by="conduct",
+        swaps=(Swap(Lifecycle, "load_round", _statements_unread),),
+        hunters=(Hunter(manifest="restarted-holder"),),
+    ),
+    Mutant(
+        name="safety-unread",
+        about="after a restart a node has forgotten what it proposed and voted for",
+        breaks='7.2: "with the durable state"; "Propose in view v, once"',
+        caught_by="conduct",
+        swaps=(Swap(Lifecycle, "load_safety", _safety_unread),),
+        hunters=(Hunter(manifest="restarted-leader"),),
+    ),
+    Mutant(
+        name="repair-never-answers",
+        about="what was lost on the way is never sent again",
+        breaks='7.4: "In the same round it sends statements that the other lacks"',
+        caught_by="expectation",
+        swaps=(Swap(Repair, "_send_statements", _never_answers),),
+        hunters=(Hunter(manifest="blackout"),),
+    ),
+)
