@@ -192,7 +192,7 @@ AGREEMENT = (
         breaks='7.2: "COMMIT(v) once, if v is the current view and v > timed-out view"',
         caught_by="conduct",
         swaps=(Swap(Agreement, "_commit", _in_stale_views(VotePhase.COMMIT)),),
-        hunters=(Hunter(manifest="slow-leader"),),
+        hunters=(Hunter(manifest="slow-leader", seed=4),),
     ),
     Mutant(
         name="quorum-of-two-thirds",

@@ -116,7 +116,7 @@ DURABILITY = (
         name="repair-never-answers",
         about="what was lost on the way is never sent again",
         breaks='7.4: "In the same round it sends statements that the other lacks"',
-        caught_by="expectation",
+        caught_by="liveness",
         swaps=(Swap(Repair, "_send_statements", _never_answers),),
         hunters=(Hunter(manifest="blackout"),),
     ),
