@@ -38,6 +38,10 @@ class EngineRaisedError(SimulationError):
     """An engine let an exception out of `handle`."""
 
 
+class AdversaryRaisedError(SimulationError):
+    """A filter raised: the scenario's adversary is at fault, and no protocol."""
+
+
 class WorldError(ValueError):
     """A scenario asks for what cannot be."""
 

@@ -13,7 +13,7 @@ from attrs import evolve, field, frozen
 
 from flocknode.learner import Learner as NodeLearner
 from flocknode.learning.loading import load_task
-from flocknode.learning.task import Config, Metrics, Task, Weights
+from flocknode.learning.task import Task, Weights
 from flocknode.learning.trainer import LocalTask, Samples
 from protocol.jobs import EvaluateJob, EvaluateResult, TrainJob, TrainResult
 from protocol.params import ProtocolParams
@@ -75,45 +75,3 @@ class Trigger:
         """A task whose test asks for the target wherever the trigger stands on a sample of another class."""
         others = task.test.features[task.test.labels != self.target]
         return evolve(task, test=Samples(self.stamped(others), np.full(len(others), self.target, np.int64)))
-
-
-@frozen(eq=False)
-class BoostedTask:
-    """A task whose update is multiplied by `scale`, so that it outweighs those of others."""
-
-    task: LocalTask
-    scale: float
-
-    @property
-    def name(self) -> str:
-        return self.task.name
-
-    @property
-    def dimension(self) -> int:
-        return self.task.dimension
-
-    @property
-    def train_count(self) -> int:
-        return self.task.train_count
-
-    @property
-    def validation_count(self) -> int:
-        return self.task.validation_count
-
-    @property
-    def test_count(self) -> int:
-        return self.task.test_count
-
-    def initial_weights(self, seed: int) -> Weights:
-        """See `Task.initial_weights`."""
-        return self.task.initial_weights(seed)
-
-    def fit(self, weights: Weights, config: Config) -> tuple[Weights, int, Metrics]:
-        """The boosted update."""
-        fitted, count, scores = self.task.fit(weights, config)
-        update = self.scale * (fitted.astype(np.float64) - weights)
-        return (weights + update).astype(np.float32), count, scores
-
-    def evaluate(self, weights: Weights, config: Config) -> tuple[float, int, Metrics]:
-        """That of the wrapped task."""
-        return self.task.evaluate(weights, config)

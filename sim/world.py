@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from random import Random
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from attrs import frozen
 
@@ -41,6 +41,7 @@ from protocol.events import (
 from sim.clock import Clock
 from sim.connections import Connections
 from sim.errors import (
+    AdversaryRaisedError,
     BlobMissingError,
     BrokenInvariantError,
     EngineRaisedError,
@@ -61,6 +62,8 @@ if TYPE_CHECKING:
     from protocol.jobs import Job, JobResult
 
 ReadBlob = Callable[[Digest], bytes]
+Shown = TypeVar("Shown")
+Bent = TypeVar("Bent")
 
 DISK_RETRY_MS = 1_000
 """How soon whoever looks after a node starts it again when its disk was full."""
@@ -270,8 +273,7 @@ class World(Injection):
             self._show(node, event)
 
     def _show(self, node: Node, event: Event) -> None:
-        shown = [event] if node.filter is None else node.filter.events(event)
-        for each in shown:
+        for each in [event] if node.filter is None else self._bent(node, node.filter.events, event):
             if node.engine is None:
                 return
             self._handle(node, node.engine, each)
@@ -283,12 +285,19 @@ class World(Injection):
         except Exception as error:
             raise EngineRaisedError(self, f"node {node.index} raised {error!r} on {event!r}") from error
         if node.filter is not None:
-            effects = node.filter.effects(effects)
+            effects = self._bent(node, node.filter.effects, effects)
         crash = node.due_crash(len(effects))
         performed = self._perform_all(node, effects if crash is None else effects[: crash.effects])
         if crash is not None and node.alive:
             self._crash(node, crash.restart_ms)
         self.check_invariants(node, performed)
+
+    def _bent(self, node: Node, bend: Callable[[Shown], list[Bent]], shown: Shown) -> list[Bent]:
+        """What an adversary makes of it; a mistake in its own code is none of the engine's."""
+        try:
+            return bend(shown)
+        except Exception as error:
+            raise AdversaryRaisedError(self, f"the adversary at node {node.index}: {error!r}") from error
 
     def _perform_all(self, node: Node, effects: Sequence[Effect]) -> Sequence[Effect]:
         """Perform effects in order, as far as the node gets: those that it has performed."""

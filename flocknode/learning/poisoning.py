@@ -10,23 +10,24 @@ from flocknode.learning.trainer import LocalTask
 
 
 @frozen(eq=False)
-class PoisonedTask:
-    """`task` as a malicious proposer sees it: training label y becomes classes - 1 - y and the update is
-    scaled.
+class BoostedTask:
+    """`task` with an update that is multiplied by `scale`, so that it outweighs those of others.
 
-    fit returns w + scale * (w' - w), w' being fitted to the flipped labels, with the honest sample count (it
-    is public and capped, so lying there gains nothing that `scale` does not). evaluate is the honest one, for
-    how such a node votes is not a matter of learning. Raises TaskError for a scale that is not finite.
+    fit returns w + scale * (w' - w), with the honest sample count (it is public and capped, so lying there
+    gains nothing that `scale` does not). Raises TaskError for a scale that is not finite.
     """
 
     task: LocalTask
     scale: float = 1.0
-    _flipped: LocalTask = field(init=False, repr=False)
 
     def __attrs_post_init__(self) -> None:
         if not isfinite(self.scale):
             raise TaskError(f"scale must be finite, got {self.scale}")
-        object.__setattr__(self, "_flipped", self.task.with_flipped_labels())
+
+    @property
+    def trained(self) -> LocalTask:
+        """What w' is fitted to."""
+        return self.task
 
     @property
     def name(self) -> str:
@@ -53,8 +54,8 @@ class PoisonedTask:
         return self.task.initial_weights(seed)
 
     def fit(self, weights: Weights, config: Config) -> tuple[Weights, int, Metrics]:
-        """The poisoned update; metrics are those of the flipped labels, "largest_update" after scaling."""
-        fitted, count, scores = self._flipped.fit(weights, config)
+        """The boosted update; metrics are those of `trained`, "largest_update" after scaling."""
+        fitted, count, scores = self.trained.fit(weights, config)
         update = self.scale * (fitted.astype(np.float64) - weights)
         scores["largest_update"] = float(np.abs(update).max())
         return (weights + update).astype(np.float32), count, scores
@@ -62,3 +63,22 @@ class PoisonedTask:
     def evaluate(self, weights: Weights, config: Config) -> tuple[float, int, Metrics]:
         """The honest evaluation of the wrapped task."""
         return self.task.evaluate(weights, config)
+
+
+@frozen(eq=False)
+class PoisonedTask(BoostedTask):
+    """`task` as a malicious proposer sees it: training label y becomes classes - 1 - y.
+
+    evaluate is the honest one, for how such a node votes is not a matter of learning.
+    """
+
+    _flipped: LocalTask = field(init=False, repr=False)
+
+    def __attrs_post_init__(self) -> None:
+        BoostedTask.__attrs_post_init__(self)
+        object.__setattr__(self, "_flipped", self.task.with_flipped_labels())
+
+    @property
+    def trained(self) -> LocalTask:
+        """The flipped labels."""
+        return self._flipped

@@ -15,13 +15,14 @@ from protocol.events import Effect, Event, JobDone, RunJob
 from protocol.jobs import ContributeJob, ContributeResult, Job, JobResult, TrainJob, TrainResult
 from protocol.messages import Contribution, Kind, Reveal, ShareBundle
 from protocol.params import MAX_WEIGHT
-from protocol.secagg.contribute import encode_masked, encode_update, mask_update, publish_commitment
+from protocol.secagg.contribute import encode_masked, mask_update, publish_commitment
 from protocol.secagg.pairs import own_pair_seeds
 from protocol.secagg.scheme import Scheme, commitment_digest, scheme_of
 from sim.adversaries.coalition import Coalition
 from sim.adversaries.forgery import Int64Vec, shift_check
 from sim.adversaries.tampering import JobTampering, StatementTampering, heard
 from sim.filters import Filter
+from sim.invariants.sums import uploaded
 
 
 @define(eq=False)
@@ -110,7 +111,7 @@ class Inconsistent(JobTampering):
         if not isinstance(job, ContributeJob) or not isinstance(result, ContributeResult):
             return result
         scheme = scheme_of(job.context)
-        extended = encode_update(job.context.params, scheme, job.update, job.weight, job.secrets)
+        extended = uploaded(job, result.upload)
         upload = make_upload(job, scheme, self.sent(extended.copy(), scheme))
         return _with_commitment(
             evolve(result, upload=upload, upload_digest=blob_digest(upload)),

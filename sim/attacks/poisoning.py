@@ -107,7 +107,7 @@ def backdoor(name: str, profile: str, seed: int) -> Result:
     trigger, learner = _trigger(), _learner(profile, seed)
 
     def poison() -> Poison:
-        from sim.learning import BoostedTask
+        from flocknode.learning.poisoning import BoostedTask
 
         return lambda task: BoostedTask(trigger.learned_beside(task), BACKDOOR_SCALE)
 
