@@ -103,7 +103,8 @@ class World(Injection):
     """N nodes, their network and their time.
 
     `worker` runs jobs. `invariants` are called after every event with the node and the effects it performed.
-    `keep_trace` lines of the trace stay readable; its digest is over all of them.
+    `keep_trace` lines of the trace stay readable; its digest is over all of them. With 0 there is no trace,
+    only marks of what the scenario did.
     """
 
     def __init__(
@@ -121,6 +122,7 @@ class World(Injection):
         self.nodes: list[Node] = []
         self.network = Network(model or LinkModel(), self.schedule.random)
         self.trace = Trace(keep_trace)
+        self._tracing = keep_trace > 0
         self.invariants = list(invariants)
         self.reports: list[Report] = []
         self.failed_jobs: list[FailedJob] = []
@@ -237,7 +239,9 @@ class World(Injection):
         return "+".join(str(node.index) for node in nodes) if nodes else peer.hex()[:8]
 
     def check_invariants(self, node: Node, performed: Sequence[Effect]) -> None:
-        """Called after each handled event."""
+        """Called after each handled event; where it had no effect there is nothing new to check."""
+        if not performed:
+            return
         for invariant in self.invariants:
             try:
                 invariant(node, performed)
@@ -279,7 +283,8 @@ class World(Injection):
             self._handle(node, node.engine, each)
 
     def _handle(self, node: Node, engine: EngineLike, event: Event) -> None:
-        self.trace.add(self.now, node.index, event_text(event, self.name))
+        if self._tracing:
+            self.trace.add(self.now, node.index, event_text(event, self.name))
         try:
             effects = engine.handle(event, node.clock.read(self.now))
         except Exception as error:
@@ -308,7 +313,8 @@ class World(Injection):
                 self._crash(node, DISK_RETRY_MS)
                 return effects[:count]
             node.performed += 1
-            self.trace.add(self.now, node.index, effect_text(effect, self.name))
+            if self._tracing:
+                self.trace.add(self.now, node.index, effect_text(effect, self.name))
             self._perform(node, effect)
             if self.watch is not None:
                 self.watch(node, effect)

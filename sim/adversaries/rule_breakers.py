@@ -97,7 +97,7 @@ class FalseAccuser(StatementTampering):
             if isinstance(effect, Broadcast):
                 statement = read_statement(effect.data)
                 body = statement.body
-                if isinstance(body, ShareRelease) and body.stage is ReleaseStage.UNMASK:
+                if isinstance(body, ShareRelease) and body.shares and body.stage is ReleaseStage.UNMASK:
                     evidence = DealerEvidence(self.victim, encode(self._fault(body)))
                     accusation = self.signed(statement.round, Kind.DEALER_EVIDENCE, evidence)
                     performed.append(Broadcast(accusation.to_bytes()))

@@ -31,7 +31,7 @@ from sim.scenario.manifest import (
 from sim.scenario.moments import Place
 from sim.scenario.selectors import Part, Selector
 
-SIZES = (4, 5, 5, 5, 6, 6, 7, 7, 8, 10)
+SIZES = (4, 5, 5, 5, 5, 6, 6, 7, 7, 7, 8, 10)
 PHASES = (Phase.SHARE, Phase.CONTRIBUTE, Phase.AGGREGATE, Phase.BALLOT, Phase.VOTE)
 STATEMENTS = (
     Kind.KEY_ADVERT,

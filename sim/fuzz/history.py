@@ -32,8 +32,13 @@ class History:
 
 
 def run_history(scenario: Scenario, seed: int) -> History:
-    """Run it; raises nothing that a protocol bug can cause."""
-    run = run_scenario(scenario, seed, check_ledgers=False, keep_trace=TRACE_LINES)
+    """Run it; raises nothing that a protocol bug can cause. One that fails is run again with a trace."""
+    history = _run(scenario, seed, 0)
+    return history if history.invariant is None else _run(scenario, seed, TRACE_LINES)
+
+
+def _run(scenario: Scenario, seed: int, keep_trace: int) -> History:
+    run = run_scenario(scenario, seed, check_ledgers=False, keep_trace=keep_trace)
     steps = run.ending.longest.steps
     invariant = run.violation.invariant if run.violation else ("expectation" if run.failures else None)
     return History(

@@ -71,7 +71,9 @@ class Conduct:
     def __call__(self, node: Node, performed: Sequence[Effect]) -> None:
         if not node.honest:
             return
-        record = self._records.setdefault(node.index, _Record())
+        record = self._records.get(node.index)
+        if record is None:
+            record = self._records[node.index] = _Record()
         try:
             for effect in performed:
                 match effect:

@@ -7,6 +7,7 @@ the message that needs it", and "Before COMMIT(v) it raised high_qc to at least 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from protocol import durable
@@ -67,7 +68,7 @@ def _missing(disk: Disk, statement: Statement, data: bytes) -> str | None:
     if not isinstance(body, Vote | Timeout | Proposal):
         return None
     record = disk.get(durable.SAFETY, {}).get(durable.SAFETY_KEY)
-    safety = None if record is None else decode(Safety, record, durable.RECORD_BYTES)
+    safety = None if record is None else _safety(record)
     if safety is None or safety.height != body.height:
         return "the state of the agreement"
     match body:
@@ -78,6 +79,11 @@ def _missing(disk: Disk, statement: Statement, data: bytes) -> str | None:
             return None if given_up >= body.view else "that the view is given up"
         case Proposal():
             return None if safety.proposed_view >= body.view else "that it was proposed"
+
+
+@lru_cache(maxsize=256)
+def _safety(record: bytes) -> Safety:
+    return decode(Safety, record, durable.RECORD_BYTES)
 
 
 def _missing_of_vote(safety: Safety, vote: Vote) -> str | None:
