@@ -15,7 +15,7 @@ from protocol.duties.desk import Desk
 from protocol.ledger.state import LedgerState, Phase
 from protocol.messages import ReleaseStage
 from protocol.pinning import contributors_pinned
-from protocol.progress import Progress
+from protocol.progress import Look
 from protocol.secagg import aggregate, contribute, encoding
 from protocol.secagg.aggregate import PlainSum
 from protocol.secagg.commitment import Commitment
@@ -48,10 +48,13 @@ def _proposes_late_contributions(right: Callable[..., Any]) -> Any:
 
 
 def _tells_of_late_contributions(right: Callable[..., Any]) -> Any:
-    def held(self: Progress) -> Any:
+    def held(self: Look) -> Any:
         said, blobs = right(self)
-        if self.desk.learning.phase is Phase.AGGREGATE:
-            said |= self._held_contributions()
+        if self.phase is Phase.AGGREGATE:
+            self.phase = Phase.CONTRIBUTE
+            late, _ = right(self)
+            self.phase = Phase.AGGREGATE
+            said = {**late, **said}
         return said, blobs
 
     return held
@@ -69,12 +72,12 @@ def _both_kinds(right: Callable[..., None]) -> Any:
 
 
 def _reveals_early(right: Callable[[Desk], None]) -> Any:
-    def advance_early(desk: Desk) -> None:
+    def do_duties(desk: Desk) -> None:
         right(desk)
         if desk.learning.phase is Phase.AGGREGATE:
             check.reveal(desk)
 
-    return advance_early
+    return do_duties
 
 
 def _in_the_clear(right: Any) -> Any:
@@ -142,9 +145,9 @@ AGGREGATION = (
         swaps=(
             Swap(rounds, "_contribution", _pins_late_contributions),
             Swap(compose, "_aggregate", _proposes_late_contributions),
-            Swap(Progress, "held", _tells_of_late_contributions),
+            Swap(Look, "held", _tells_of_late_contributions),
         ),
-        hunters=(Hunter(manifest="late-contribution"),),
+        hunters=(Hunter(manifest="late-contribution", seed=2),),
     ),
     Mutant(
         name="both-share-kinds",
@@ -159,7 +162,7 @@ AGGREGATION = (
         about="check seeds and z are revealed as soon as U2 is pinned",
         breaks='3.2: "B ... pinned before any rho_i is known outside its dealer"',
         caught_by="conduct",
-        swaps=(Swap(advance, "advance", _reveals_early),),
+        swaps=(Swap(advance, "_do_duties", _reveals_early),),
         hunters=(Hunter(manifest="calm"),),
     ),
     Mutant(

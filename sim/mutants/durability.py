@@ -57,6 +57,13 @@ def _statements_unread(right: Callable[..., None]) -> Any:
     return load_round
 
 
+def _seeds_unread(right: Callable[..., None]) -> Any:
+    def load_secrets(self: Lifecycle, records: Records, blobs: frozenset[bytes]) -> None:
+        right(self, {bucket: rows for bucket, rows in records.items() if bucket != durable.SECRET}, blobs)
+
+    return load_secrets
+
+
 def _safety_unread(right: Any) -> Any:
     def load_safety(self: Lifecycle, records: Records) -> None:
         return None
@@ -97,12 +104,15 @@ DURABILITY = (
         hunters=(Hunter(manifest="calm"),),
     ),
     Mutant(
-        name="own-statements-unread",
-        about="after a restart a node makes its statements anew, as it sees things now",
+        name="own-statements-remade",
+        about="after a restart a node takes up the ledger only, and makes its keys and statements anew",
         breaks='7.7: "Own statements are sent again byte for byte after a restart."',
         caught_by="conduct",
-        swaps=(Swap(Lifecycle, "load_round", _statements_unread),),
-        hunters=(Hunter(manifest="restarted-holder"),),
+        swaps=(
+            Swap(Lifecycle, "load_round", _statements_unread),
+            Swap(Lifecycle, "load_secrets", _seeds_unread),
+        ),
+        hunters=(Hunter(manifest="restarted-holders"),),
     ),
     Mutant(
         name="safety-unread",
