@@ -159,19 +159,29 @@ class Link:
         """Whatever goes wrong on a link ends that link and nothing else."""
         try:
             await serve()
-        except Exception as caught:
-            error: Exception = caught
-            while isinstance(error, ExceptionGroup):
-                error = error.exceptions[0]
-            _log.debug("link to %s: %r", short_name(self.peer), error)
-            if isinstance(error, WriteTimeoutError):
-                self.offend("write-timeout")
-            elif isinstance(error, FrameTooLongError):
-                self.offend("oversize")
-            elif isinstance(error, (StreamEOF, MuxedStreamEOF)):
-                self.close("closed by the peer")
-            else:
-                self.close(f"{type(error).__name__}: {error}")
+        except Exception as error:
+            self._end_for(error)
+        except BaseExceptionGroup as group:
+            # A peer that hangs up while this side does: the cancellation goes on, the error must not, or it
+            # would end the whole host.
+            errors, rest = group.split(Exception)
+            if errors is not None:
+                self._end_for(errors)
+            if rest is not None:
+                raise rest from None
+
+    def _end_for(self, error: Exception) -> None:
+        while isinstance(error, ExceptionGroup):
+            error = error.exceptions[0]
+        _log.debug("link to %s: %r", short_name(self.peer), error)
+        if isinstance(error, WriteTimeoutError):
+            self.offend("write-timeout")
+        elif isinstance(error, FrameTooLongError):
+            self.offend("oversize")
+        elif isinstance(error, (StreamEOF, MuxedStreamEOF)):
+            self.close("closed by the peer")
+        else:
+            self.close(f"{type(error).__name__}: {error}")
 
     async def write(self, writer: YamuxWriter, piece: memoryview) -> None:
         """One write within the time limit; WriteTimeoutError leaves the connection unusable."""
