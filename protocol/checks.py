@@ -12,7 +12,8 @@ from protocol.envelope import Statement, open_envelope
 from protocol.ledger.block import Block
 from protocol.ledger.state import LedgerState
 from protocol.messages import Certificate
-from protocol.pinning import ReleasedShares, Rules, shares_in
+from protocol.params import ProtocolParams
+from protocol.pinning import ReleasedShares, Rules, commitment_fits, shares_in
 from protocol.round import Opener, apply_block
 
 
@@ -38,6 +39,10 @@ class Checks:
     def shares_in(self, release: Statement, state: LedgerState, context: RoundContext) -> ReleasedShares:
         """`protocol.pinning.shares_in`."""
         return shares_in(release, state, context)
+
+    def commitment_fits(self, contribution: Statement, params: ProtocolParams) -> bool:
+        """`protocol.pinning.commitment_fits`."""
+        return commitment_fits(contribution, params)
 
     def note_signed(self, statement: Statement) -> None:
         """A node has signed this itself, so its signature holds."""

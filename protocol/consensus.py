@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import TypeAlias
 
 from attrs import define, evolve, field, frozen
@@ -54,6 +54,11 @@ class Safety:
     proposed_view: int = 0
     proposal_body: bytes = field(default=b"", validator=bounded_bytes(1 << 20), repr=False)
     proposal_block: bytes = field(default=b"", validator=bounded_bytes(BLOCK_BYTES), repr=False)
+
+    @cached_property
+    def encoded(self) -> bytes:
+        """Its canonical bytes."""
+        return encode(self)
 
 
 # -- what the agreement asks for ---------------------------------------------------------------

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import cached_property
 from typing import NamedTuple
 
-from attrs import evolve, field, frozen
+from attrs import Factory, evolve, field, frozen
 
 from protocol import keys
 from protocol.codec import DecodeError, bytes_of, decode, digest, encode, int_range
@@ -70,6 +70,10 @@ class Statement:
     envelope: Envelope
     body: Body
     id: bytes
+    encoded: bytes = field(
+        default=Factory(lambda self: encode(self.envelope), takes_self=True), eq=False, repr=False
+    )
+    """The envelope's bytes: as it travels, payload included."""
 
     @cached_property
     def kind(self) -> Kind:
@@ -94,10 +98,6 @@ class Statement:
             return self
         return Statement(evolve(self.envelope, payload=b""), self.body, self.id)
 
-    @cached_property
-    def _cited(self) -> bytes:
-        return encode(self.bare.envelope)
-
     @property
     def kept_bytes(self) -> int:
         """Of body and payload: what it takes to keep it."""
@@ -105,11 +105,11 @@ class Statement:
 
     def to_bytes(self) -> bytes:
         """As it travels, payload included."""
-        return encode(self.envelope) if self.envelope.payload else self._cited
+        return self.encoded
 
     def cited(self) -> bytes:
         """The bytes of `bare`."""
-        return self._cited
+        return self.bare.encoded
 
 
 class Slot(NamedTuple):
@@ -203,4 +203,4 @@ def open_envelope(
     digest_ = signing_digest(network, envelope.round, envelope.kind, envelope.sender, envelope.body)
     if not verify(envelope.sender, digest_, envelope.signature):
         raise WireError("signature", f"{kind.name} from {keys.short_name(envelope.sender)}")
-    return Statement(envelope, body, digest_)
+    return Statement(envelope, body, digest_, data)

@@ -6,6 +6,7 @@ keys and randomness are arguments: nothing here draws any.
 
 import functools
 import hashlib
+import hmac
 
 import attrs
 from attrs import frozen
@@ -13,8 +14,6 @@ from cryptography.exceptions import InvalidSignature, InvalidTag
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 PeerId = bytes
 """A 32-byte Ed25519 public key."""
@@ -252,6 +251,10 @@ def _montgomery(twin: bytes) -> bytes:
 
 
 def derive(secret: bytes, *labels: bytes) -> bytes:
-    """32 bytes of HKDF-SHA256 (RFC 5869) of `secret`, no salt; info = every label after its 8-byte length."""
-    info = b"".join(len(label).to_bytes(8, "big") + label for label in labels)
-    return HKDF(algorithm=SHA256(), length=KEY_BYTES, salt=None, info=info).derive(secret)
+    """32 bytes of HKDF-SHA256 (RFC 5869) of `secret`, no salt; info = every label after its 8-byte length.
+
+    For 32 bytes that is two one-shot HMACs.
+    """
+    info = b"".join([len(label).to_bytes(8, "big") + label for label in labels])
+    extracted = hmac.digest(bytes(32), secret, "sha256")
+    return hmac.digest(extracted, info + b"\x01", "sha256")

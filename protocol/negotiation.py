@@ -7,7 +7,7 @@ from collections.abc import Callable
 from protocol import durable
 from protocol.checks import Checks
 from protocol.cited import Cited
-from protocol.codec import DecodeError, encode
+from protocol.codec import DecodeError
 from protocol.consensus import (
     Action,
     Agreement,
@@ -224,7 +224,7 @@ class Negotiation:
             match action:
                 case Save():
                     # As it is by now: an own message that came back may have moved it on.
-                    outbox.persist(durable.SAFETY, durable.SAFETY_KEY, encode(agreement.safety))
+                    outbox.persist(durable.SAFETY, durable.SAFETY_KEY, agreement.safety.encoded)
                 case Emit():
                     self._emit(action)
                 case Judge():

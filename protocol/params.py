@@ -75,7 +75,7 @@ def _power_of_two(instance: object, attribute: Attribute[int], value: int) -> No
         raise ParamsError(f"{attribute.name} must be a power of two, not {value}")
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, cache_hash=True)
 class ProtocolParams:
     """The choices of one network. Times are in milliseconds, money in units (10^6 a token).
 

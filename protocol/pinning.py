@@ -24,6 +24,7 @@ from protocol.ledger.state import (
 from protocol.messages import (
     STATEMENT_KINDS,
     AggregateClaim,
+    Contribution,
     DealerEvidence,
     KeyAdvert,
     Kind,
@@ -35,6 +36,7 @@ from protocol.messages import (
 )
 from protocol.params import Masking, ProtocolParams, Setup
 from protocol.secagg.masking import graph_degree, surviving_neighbours_ok
+from protocol.secagg.scheme import UploadError, check_commitment, commitment_digest
 from protocol.secrets import joint_z_root, possession_message, secret_hash, z_root_hash
 from protocol.sharing import DealerFault, HeldShare, ShareKind, fault_holds, share_holds, share_root
 from protocol.tally import Tally
@@ -168,6 +170,18 @@ def pinned_value(state: LedgerState, dealer: bytes, kind: ShareKind) -> tuple[by
         ShareKind.CHECK: bundle.hash_check,
     }[kind]
     return bundle.share_roots[kind], pinned
+
+
+def commitment_fits(contribution: Statement, params: ProtocolParams) -> bool:
+    """Is the payload the commitment that the contribution signs for, and of the form that is due?"""
+    body, payload = contribution.body, contribution.envelope.payload
+    if not isinstance(body, Contribution) or commitment_digest(payload) != body.commitment_digest:
+        return False
+    try:
+        check_commitment(params, payload)
+    except UploadError:
+        return False
+    return True
 
 
 ReleasedShares: TypeAlias = tuple[tuple[ShareKind, bytes, HeldShare | None], ...]

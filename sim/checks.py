@@ -16,8 +16,9 @@ from protocol.context import RoundContext
 from protocol.envelope import Statement, open_envelope
 from protocol.ledger.block import Block
 from protocol.ledger.state import LedgerState
-from protocol.messages import Certificate
-from protocol.pinning import ReleasedShares, Rules, shares_in
+from protocol.messages import KIND_RULES, MESSAGE_BYTES, Certificate
+from protocol.params import ProtocolParams
+from protocol.pinning import ReleasedShares, Rules, commitment_fits, shares_in
 from protocol.round import Opener, apply_block
 
 K = TypeVar("K", bound=Hashable)
@@ -28,6 +29,7 @@ SIGNATURES = 16_384
 CERTIFICATES = 256
 STATES = 64
 RELEASES = 1_024
+COMMITMENTS = 256
 
 
 class Remembered(Generic[K, V]):
@@ -62,6 +64,7 @@ class SharedChecks(Checks):
             CERTIFICATES
         )
         self._shares: Remembered[bytes, tuple[tuple[object, ...], ReleasedShares]] = Remembered(RELEASES)
+        self._commitments: Remembered[tuple[bytes, bytes, ProtocolParams], bool] = Remembered(COMMITMENTS)
         self._states: Remembered[tuple[bytes, bytes, bytes], LedgerState] = Remembered(STATES)
 
     def open(self, data: bytes, network: bytes, *, stripped: bool = False) -> Statement:
@@ -97,9 +100,31 @@ class SharedChecks(Checks):
             return known[1]
         return self._shares.keep(release.id, (pinned, shares_in(release, state, context)))[1]
 
+    def commitment_fits(self, contribution: Statement, params: ProtocolParams) -> bool:
+        key = (contribution.id, contribution.envelope.payload, params)
+        return self._commitments.get(key) or (
+            commitment_fits(contribution, params) and self._commitments.keep(key, True)
+        )
+
     def note_signed(self, statement: Statement) -> None:
+        """The others need not even read what one of the nodes has written and signed."""
         self._signed.keep(statement.id, (statement.sender, statement.envelope.signature))
+        for stripped, form in ((False, statement), (True, statement.bare)):
+            if _would_open(form):
+                network = statement.envelope.network
+                self._opened.keep((form.encoded, network, stripped), form, len(form.encoded))
 
     def verify(self, peer: bytes, message: bytes, signature: bytes) -> bool:
         """`protocol.keys.verify`, without the work where one of the nodes itself made the signature."""
         return self._signed.get(message) == (peer, signature) or keys.verify(peer, message, signature)
+
+
+def _would_open(statement: Statement) -> bool:
+    """Is it within the limits of its kind? All else that `open_envelope` asks for, its making has seen to."""
+    rule, envelope = KIND_RULES[statement.kind], statement.envelope
+    return (
+        type(statement.body) is rule.body
+        and len(envelope.body) <= rule.body_bytes
+        and len(envelope.payload) <= rule.payload_bytes
+        and len(statement.encoded) <= MESSAGE_BYTES
+    )

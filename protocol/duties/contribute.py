@@ -10,7 +10,6 @@ from protocol.envelope import Statement
 from protocol.jobs import ContributeJob, TrainJob
 from protocol.messages import Contribution, Kind
 from protocol.params import Sparsify
-from protocol.secagg.scheme import UploadError, check_commitment, commitment_digest
 from protocol.secrets import z_root_hash
 
 
@@ -77,11 +76,4 @@ def residual_values(desk: Desk) -> np.ndarray[tuple[int], np.dtype[np.float32]] 
 
 def payload_fits(desk: Desk, statement: Statement) -> bool:
     """Is the payload the commitment that the contribution signs for, and of the form that is due?"""
-    body, payload = statement.body, statement.envelope.payload
-    if not isinstance(body, Contribution) or commitment_digest(payload) != body.commitment_digest:
-        return False
-    try:
-        check_commitment(desk.rules.params, payload)
-    except UploadError:
-        return False
-    return True
+    return desk.checks.commitment_fits(statement, desk.rules.params)

@@ -237,8 +237,9 @@ def decode_block(data: bytes) -> Block:
     return decode(Block, data, BLOCK_BYTES)
 
 
+@lru_cache(maxsize=8)
 def decode_stored_block(data: bytes) -> StoredBlock:
-    """Raises `DecodeError`."""
+    """Raises `DecodeError`. The last few are remembered: peers that catch up ask for the same."""
     return decode(StoredBlock, data, STORED_BLOCK_BYTES)
 
 
