@@ -24,6 +24,8 @@ Validator = Callable[[Any, "attrs.Attribute[Any]", Any], None]
 INT_MIN = -(2**63)
 INT_MAX = 2**64 - 1
 _NIL = 0xC0
+_SHORT = 1024
+"""Bytes that are sooner copied than hashed in two pieces."""
 
 
 class CodecError(ValueError):
@@ -89,13 +91,20 @@ def digest(domain: str, *parts: bytes) -> bytes:
 
     Length prefixes make the input injective; the domain keeps one use's digest from serving in another.
     """
-    state = hashlib.sha256()
-    label = domain.encode()
-    state.update(len(label).to_bytes(8, "big") + label)
+    state = hashlib.sha256(_domain_prefix(domain))
     for part in parts:
-        state.update(len(part).to_bytes(8, "big"))
-        state.update(part)
+        if len(part) < _SHORT:
+            state.update(len(part).to_bytes(8, "big") + part)
+        else:
+            state.update(len(part).to_bytes(8, "big"))
+            state.update(part)
     return state.digest()
+
+
+@functools.lru_cache(maxsize=256)
+def _domain_prefix(domain: str) -> bytes:
+    label = domain.encode()
+    return len(label).to_bytes(8, "big") + label
 
 
 # Field validators. attrs calls them as (instance, attribute, value); they raise ValueError, naming the field.
@@ -180,10 +189,14 @@ Write = Callable[[Any], Any]
 
 @attrs.frozen
 class _Schema:
-    """How one type is read from a stream, and written as lists, ints, bytes, strings, booleans and None."""
+    """How one type is read from a stream, and written as lists, ints, bytes, strings, booleans and None.
+
+    `scalar`: the type itself, where a value is its own plain form.
+    """
 
     read: Read
     write: Write
+    scalar: type | None = None
 
 
 def _compile(hint: Any) -> _Schema:
@@ -216,7 +229,7 @@ def _scalar(kind: type) -> _Schema:
     def read(stream: _Stream) -> Any:
         value = stream.scalar()
         if type(value) is not kind:
-            raise DecodeError(f"expected {kind.__name__}, got {_describe(value)}")
+            raise _unexpected(kind, value)
         return value
 
     def write(value: Any) -> Any:
@@ -224,7 +237,11 @@ def _scalar(kind: type) -> _Schema:
             raise EncodeError(f"expected {kind.__name__}, got {_describe(value)}")
         return value
 
-    return _Schema(read, write)
+    return _Schema(read, write, kind)
+
+
+def _unexpected(kind: type, value: Any) -> DecodeError:
+    return DecodeError(f"expected {kind.__name__}, got {_describe(value)}")
 
 
 def _optional(inner: _Schema) -> _Schema:
@@ -242,12 +259,16 @@ def _optional(inner: _Schema) -> _Schema:
 
 
 def _sequence(item: _Schema) -> _Schema:
+    plain = {item.scalar}
+
     def read(stream: _Stream) -> Any:
-        return tuple(_read_items(stream, item.read, stream.array_header()))
+        return tuple(_read_items(stream, item, stream.array_header()))
 
     def write(value: Any) -> Any:
         if type(value) is not tuple:
             raise EncodeError(f"expected tuple, got {_describe(value)}")
+        if plain.issuperset(map(type, value)):
+            return list(value)
         return _write_items(item.write, value)
 
     return _Schema(read, write)
@@ -256,7 +277,7 @@ def _sequence(item: _Schema) -> _Schema:
 def _set(item: _Schema) -> _Schema:
     def read(stream: _Stream) -> Any:
         # Order and duplicates are caught by the canonical check, which writes the set again.
-        return frozenset(_read_items(stream, item.read, stream.array_header()))
+        return frozenset(_read_items(stream, item, stream.array_header()))
 
     def write(value: Any) -> Any:
         if type(value) is not frozenset:
@@ -270,6 +291,7 @@ def _fixed_tuple(items: list[_Schema]) -> _Schema:
     count = len(items)
     reads = [item.read for item in items]
     writes = [item.write for item in items]
+    plain = [item.scalar for item in items]
 
     def read(stream: _Stream) -> Any:
         claimed = stream.array_header()
@@ -280,6 +302,8 @@ def _fixed_tuple(items: list[_Schema]) -> _Schema:
     def write(value: Any) -> Any:
         if type(value) is not tuple or len(value) != count:
             raise EncodeError(f"expected tuple of {count}, got {_describe(value)}")
+        if list(map(type, value)) == plain:
+            return list(value)
         return [write_item(element) for write_item, element in zip(writes, value, strict=True)]
 
     return _Schema(read, write)
@@ -312,8 +336,9 @@ def _record(cls: type[Any]) -> _Schema:
     names = [attribute.name for attribute in fields]
     aliases = [attribute.alias or attribute.name for attribute in fields]
     schemas = [_schema(attribute.type) for attribute in fields]
-    readers = list(zip(aliases, (schema.read for schema in schemas), strict=True))
-    writers = list(zip(names, (schema.write for schema in schemas), strict=True))
+    readers = [(alias, schema.read, schema.scalar) for alias, schema in zip(aliases, schemas, strict=True)]
+    writers = [schema.write for schema in schemas]
+    plain = [schema.scalar for schema in schemas]
     count = len(fields)
 
     def read(stream: _Stream) -> Any:
@@ -321,9 +346,16 @@ def _record(cls: type[Any]) -> _Schema:
         if claimed != count:
             raise DecodeError(f"expected {count} fields, got {claimed}")
         values: dict[str, Any] = {}
+        scalar = stream.scalar
         try:
-            for alias, read_field in readers:
-                values[alias] = read_field(stream)
+            for alias, read_field, kind in readers:
+                if kind is None:
+                    values[alias] = read_field(stream)
+                    continue
+                value = scalar()
+                if type(value) is not kind:
+                    raise _unexpected(kind, value)
+                values[alias] = value
         except DecodeError as error:
             raise error.inside("." + names[len(values)]) from error.__cause__
         except (ValueError, msgpack.UnpackException) as error:
@@ -336,25 +368,35 @@ def _record(cls: type[Any]) -> _Schema:
     def write(value: Any) -> Any:
         if type(value) is not cls:
             raise EncodeError(f"expected {cls.__name__}, got {_describe(value)}")
-        plain: list[Any] = []
+        values = [getattr(value, name) for name in names]
+        if list(map(type, values)) == plain:
+            return values
+        written: list[Any] = []
         try:
-            for name, write_field in writers:
-                plain.append(write_field(getattr(value, name)))
+            for write_field, field in zip(writers, values, strict=True):
+                written.append(write_field(field))
         except EncodeError as error:
-            raise error.inside("." + names[len(plain)]) from error.__cause__
-        return plain
+            raise error.inside("." + names[len(written)]) from error.__cause__
+        return written
 
     return _Schema(read, write)
 
 
-def _read_items(stream: _Stream, read_item: Read, count: int) -> list[Any]:
+def _read_items(stream: _Stream, item: _Schema, count: int) -> list[Any]:
     # `count` is only a claim: nothing is allocated for it, and every item takes a byte at least.
     if count > len(stream.data) - stream.tell():
         raise DecodeError(f"truncated: {count} items claimed")
     items: list[Any] = []
+    read_item, scalar, kind = item.read, stream.scalar, item.scalar
     try:
         for _ in range(count):
-            items.append(read_item(stream))
+            if kind is None:
+                items.append(read_item(stream))
+                continue
+            value = scalar()
+            if type(value) is not kind:
+                raise _unexpected(kind, value)
+            items.append(value)
     except DecodeError as error:
         raise error.inside(f"[{len(items)}]") from error.__cause__
     except (ValueError, msgpack.UnpackException) as error:
