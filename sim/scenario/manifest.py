@@ -169,7 +169,7 @@ class Expectation:
     `ended`: at least so many rounds at every node that is up. `accepted`, `refused`, `aborted`: rounds that
     must have ended so, and `reasons`: why they were aborted. `verdicts`: first readings by round. `blocks`:
     kinds that must stand in a round. `views`: the least that the highest view of a round's blocks must be.
-    `sharers` and `contributors`: the sizes of U1 and U2 by round, `votes`: how many votes counted. `paid`:
+    `sharers` and `contributors`: the sizes of U1 and U2 by round. `votes`: those that counted, +1 first. `paid`:
     faults that must stand against somebody, and `unpaid`: nodes against whom none may. `evicted`: nodes that
     are no validators in the end. `down`: nodes that must have refused to run.
     """
@@ -183,7 +183,7 @@ class Expectation:
     reasons: Mapping[int, Reason] = field(factory=dict)
     sharers: Mapping[int, int] = field(factory=dict)
     contributors: Mapping[int, int] = field(factory=dict)
-    votes: Mapping[int, int] = field(factory=dict)
+    votes: Mapping[int, tuple[int, ...]] = field(factory=dict)
     views: Mapping[int, int] = field(factory=dict)
     paid: tuple[tuple[Selector, LedgerFault], ...] = ()
     unpaid: tuple[Selector, ...] = ()
@@ -388,7 +388,8 @@ class _Reader:
         values["verdicts"] = dict(self._by_round(table, "verdicts", self._name_of(Verdict)))
         values["blocks"] = dict(self._by_round(table, "blocks", self._block_kinds))
         values["reasons"] = dict(self._by_round(table, "reasons", self._name_of(Reason)))
-        for key in ("sharers", "contributors", "votes", "views"):
+        values["votes"] = dict(self._by_round(table, "votes", self._votes))
+        for key in ("sharers", "contributors", "views"):
             values[key] = dict(self._by_round(table, key, self._count))
         values["paid"] = tuple(self._paid(table.get("paid", {})))
         for key in ("unpaid", "evicted", "down"):
@@ -420,6 +421,11 @@ class _Reader:
         if type(value) is not int or value < 0:
             raise self.error(f"'{where}' must be a number")
         return value
+
+    def _votes(self, value: Any, where: str) -> tuple[int, ...]:
+        if not isinstance(value, list) or not all(type(vote) is int and vote in (1, -1) for vote in value):
+            raise self.error(f"'{where}' must be a list of votes, 1 or -1")
+        return tuple(sorted(value, reverse=True))
 
     def _paid(self, table: Any) -> Iterator[tuple[Selector, LedgerFault]]:
         if not isinstance(table, Mapping):

@@ -138,6 +138,10 @@ class Ending:
             given = _reason_of(blocks.get(round_, ()))
             if given is not reason:
                 yield f"round {round_} ended for {given.name if given else 'no reason'}, not {reason.name}"
+        for round_, votes in expect.votes.items():
+            cast = _votes_of(records.get(round_))
+            if cast != votes:
+                yield f"round {round_} has votes {list(cast)}, not {list(votes)}"
         for round_, view in expect.views.items():
             highest = max((block.view for block in blocks.get(round_, ())), default=0)
             if highest < view:
@@ -148,7 +152,6 @@ class Ending:
         sizes: Mapping[str, Callable[[RoundRecord], int]] = {
             "sharers": lambda record: len(record.sharers),
             "contributors": lambda record: len(record.contributors),
-            "votes": lambda record: sum(1 for vote in record.votes.values() if vote),
         }
         for name, size_of in sizes.items():
             for round_, wanted in getattr(self.scenario.expect, name).items():
@@ -187,6 +190,11 @@ def _how(record: RoundRecord | None, blocks: Sequence[Block]) -> str:
     if _reason_of(blocks) is not None:
         return "aborted"
     return "accepted" if record.accepted else "refused"
+
+
+def _votes_of(record: RoundRecord | None) -> tuple[int, ...]:
+    """Those that counted, +1 first."""
+    return () if record is None else tuple(sorted((v for v in record.votes.values() if v), reverse=True))
 
 
 def _reason_of(blocks: Sequence[Block]) -> Reason | None:

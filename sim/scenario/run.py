@@ -83,9 +83,17 @@ def run_scenario(
         events=stage.world.schedule.happened,
         virtual_ms=stage.world.now,
         trace_digest=stage.world.trace_digest(),
-        struck={name: watched.struck for name, watched in stage.cast.values()},
+        struck=_struck(stage),
         strikes=tuple(stage.timeline.strikes),
     )
+
+
+def _struck(stage: Stage) -> dict[str, int]:
+    """By behaviour, over all nodes that have it."""
+    struck = dict.fromkeys((name for name, _ in stage.cast.values()), 0)
+    for name, watched in stage.cast.values():
+        struck[name] += watched.struck
+    return struck
 
 
 def _live(stage: Stage, progress: Progress) -> Violation | None:
