@@ -170,8 +170,8 @@ class Expectation:
     must have ended so, and `reasons`: why they were aborted. `verdicts`: first readings by round. `blocks`:
     kinds that must stand in a round. `views`: the least that the highest view of a round's blocks must be.
     `sharers` and `contributors`: the sizes of U1 and U2 by round. `votes`: those that counted, +1 first.
-    `paid`: faults that must stand against somebody, and `unpaid`: nodes against whom none may. `evicted`: nodes that
-    are no validators in the end. `down`: nodes that must have refused to run.
+    `paid`: faults that must stand against somebody, and `unpaid`: nodes against whom none may. `evicted`:
+    nodes that are no validators in the end. `down`: nodes that must have refused to run.
     """
 
     ended: int
