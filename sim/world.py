@@ -102,7 +102,7 @@ class FailedJob:
 class World(Injection):
     """N nodes, their network and their time.
 
-    `worker` runs jobs. `invariants` are called after every event with the node and the effects it performed.
+    `worker` runs jobs. `invariants` are called after every event that had effects, with the node and these.
     `keep_trace` lines of the trace stay readable; its digest is over all of them. With 0 there is no trace,
     only marks of what the scenario did.
     """
@@ -124,6 +124,8 @@ class World(Injection):
         self.trace = Trace(keep_trace)
         self._tracing = keep_trace > 0
         self.invariants = list(invariants)
+        self.watchers: list[Invariant] = []
+        """Those of the invariants that look at what nodes keep, and not only at what they do."""
         self.reports: list[Report] = []
         self.failed_jobs: list[FailedJob] = []
         self.watch: Callable[[Node, Effect], None] | None = None
@@ -239,10 +241,8 @@ class World(Injection):
         return "+".join(str(node.index) for node in nodes) if nodes else peer.hex()[:8]
 
     def check_invariants(self, node: Node, performed: Sequence[Effect]) -> None:
-        """Called after each handled event; where it had no effect there is nothing new to check."""
-        if not performed:
-            return
-        for invariant in self.invariants:
+        """Called after each handled event. Where it had no effect, only what nodes keep can be new."""
+        for invariant in self.invariants if performed else self.watchers:
             try:
                 invariant(node, performed)
             except InvariantError as error:

@@ -21,7 +21,7 @@ class InvariantError(AssertionError):
 
 
 class Invariant(Protocol):
-    """Called after every event with the node and the effects it performed; raises `InvariantError`."""
+    """Called after events with the node and the effects it performed; raises `InvariantError`."""
 
     def __call__(self, node: Node, performed: Sequence[Effect]) -> None: ...
 

@@ -165,6 +165,7 @@ def _add_invariants(stage: Stage) -> None:
         stage.memory,
         stage.note_round,
     ]
+    stage.world.watchers = [stage.memory]
 
 
 def _tasks(scenario: Scenario, seed: int) -> tuple[LocalTask, ...]:
