@@ -136,6 +136,8 @@ class Network:
 
     def separated(self, a: int, b: int) -> bool:
         """Whether a partition stands between the two."""
+        if not self._partitions:
+            return False
         return any(sides.get(a, 0) != sides.get(b, 0) for sides in self._partitions.values())
 
     def passes(self, source: int, target: int) -> bool:

@@ -37,23 +37,33 @@ from protocol.events import (
 )
 
 
+UNHASHED_LINES = 256
+
+
 class Trace:
     """A running SHA-256 over every line, and the last `keep` lines for people."""
 
     def __init__(self, keep: int) -> None:
         self._state = hashlib.sha256()
+        self._unhashed: list[str] = []
         self.lines: deque[str] = deque(maxlen=keep)
         self.count = 0
 
     def add(self, now: int, node: int, text: str) -> None:
         line = f"{now} {node} {text}"
-        self._state.update(line.encode())
-        self._state.update(b"\n")
+        self._unhashed.append(line)
         self.lines.append(line)
         self.count += 1
+        if len(self._unhashed) >= UNHASHED_LINES:
+            self._hash()
+
+    def _hash(self) -> None:
+        self._state.update("".join([line + "\n" for line in self._unhashed]).encode())
+        self._unhashed.clear()
 
     def digest(self) -> str:
         """Hex SHA-256 over all lines so far, those no longer kept included."""
+        self._hash()
         return self._state.hexdigest()
 
     def tail(self, lines: int) -> str:

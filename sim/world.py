@@ -132,6 +132,7 @@ class World(Injection):
         """Called after each effect; it may crash the node, which then performs no further one."""
         self._worker = worker
         self._by_peer: dict[PeerId, list[Node]] = {}
+        self._names: dict[PeerId, str] = {}
         delays = delays or Delays()
         around = (self.schedule, self.network, delays, self.nodes, self._by_peer)
         self._connections = Connections(*around, self._deliver)
@@ -172,6 +173,7 @@ class World(Injection):
             for twin in twins:
                 twin.honest = False
         self.nodes.append(node)
+        self._names.clear()
         return node
 
     def at(self, at_ms: Millis, action: Callable[[], None]) -> None:
@@ -237,8 +239,12 @@ class World(Injection):
 
     def name(self, peer: PeerId) -> str:
         """A peer as the indices of its nodes."""
-        nodes = self._by_peer.get(peer)
-        return "+".join(str(node.index) for node in nodes) if nodes else peer.hex()[:8]
+        known = self._names.get(peer)
+        if known is None:
+            nodes = self._by_peer.get(peer)
+            known = "+".join(str(node.index) for node in nodes) if nodes else peer.hex()[:8]
+            self._names[peer] = known
+        return known
 
     def check_invariants(self, node: Node, performed: Sequence[Effect]) -> None:
         """Called after each handled event. Where it had no effect, only what nodes keep can be new."""
