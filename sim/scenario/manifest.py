@@ -8,26 +8,25 @@ every key.
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from enum import Enum
 from pathlib import Path
 from typing import Any
 
 import attrs
-from attrs import field, frozen
-from attrs.validators import ge, gt, in_, le, matches_re
+from attrs import define, field, frozen
+from attrs.validators import ge, gt, in_, instance_of, le, matches_re
 
 from flocknode.learning.models import MODELS
 from flocknode.learning.task import PARTITIONS, TASK_NAMES
 from flocknode.tables import Record, read_record
-from protocol.ledger.block import BlockKind, Reason
-from protocol.ledger.state import Fault as LedgerFault
 from protocol.messages import STATEMENT_KINDS, Kind
 from protocol.params import PROFILES, ParamsError, ProtocolParams
-from protocol.secagg.verification import Verdict
 from protocol.sortition import SortitionError, default_roles
+from sim.scenario.expectations import Expectation as Expectation
+from sim.scenario.expectations import ExpectationReader
 from sim.scenario.moments import MomentError, Place, parse_place
-from sim.scenario.selectors import Selector, SelectorError, parse_selector
+from sim.scenario.selectors import Part, Selector, SelectorError, parse_selector
 
 SYNTHETIC = "synthetic"
 TABLES = ("name", "about", "network", "link", "params", "nodes", "faults", "expect")
@@ -131,7 +130,7 @@ class NodeTable:
     behaviour: str = field(default="honest", validator=matches_re(r"[a-z][a-z0-9-]{0,48}"))
     options: Mapping[str, Any] = field(factory=dict)
     stake_tokens: float | None = None
-    twin: bool = False
+    twin: bool = field(default=False, validator=instance_of(bool))
 
 
 @frozen(kw_only=True)
@@ -160,35 +159,6 @@ class Fault:
     sends: Kind | None = None
     every_s: float | None = None
     until_round: int | None = None
-
-
-@frozen(kw_only=True)
-class Expectation:
-    """[expect], read off the ledgers at the end. Rounds are numbers; `paid` names who by round 1's roles.
-
-    `ended`: at least so many rounds at every node that is up. `accepted`, `refused`, `aborted`: rounds that
-    must have ended so, and `reasons`: why they were aborted. `verdicts`: first readings by round. `blocks`:
-    kinds that must stand in a round. `views`: the least that the highest view of a round's blocks must be.
-    `sharers` and `contributors`: the sizes of U1 and U2 by round. `votes`: those that counted, +1 first.
-    `paid`: faults that must stand against somebody, and `unpaid`: nodes against whom none may. `evicted`:
-    nodes that are no validators in the end. `down`: nodes that must have refused to run.
-    """
-
-    ended: int
-    accepted: tuple[int, ...] = ()
-    refused: tuple[int, ...] = ()
-    aborted: tuple[int, ...] = ()
-    verdicts: Mapping[int, Verdict] = field(factory=dict)
-    blocks: Mapping[int, tuple[BlockKind, ...]] = field(factory=dict)
-    reasons: Mapping[int, Reason] = field(factory=dict)
-    sharers: Mapping[int, int] = field(factory=dict)
-    contributors: Mapping[int, int] = field(factory=dict)
-    votes: Mapping[int, tuple[int, ...]] = field(factory=dict)
-    views: Mapping[int, int] = field(factory=dict)
-    paid: tuple[tuple[Selector, LedgerFault], ...] = ()
-    unpaid: tuple[Selector, ...] = ()
-    evicted: tuple[Selector, ...] = ()
-    down: tuple[Selector, ...] = ()
 
 
 @frozen(kw_only=True)
@@ -227,11 +197,12 @@ def parse_scenario(text: str, file: str) -> Scenario:
     return _Reader(file).scenario(tables)
 
 
-@frozen
+@define
 class _Reader:
-    """Reads one file; every error carries its name."""
+    """Reads one file; every error carries its name. `nodes`: how many there are, once [network] is read."""
 
     file: str
+    nodes: int = MAX_NODES
 
     def error(self, what: str) -> ScenarioError:
         return ScenarioError(f"{self.file}: {what}")
@@ -247,6 +218,7 @@ class _Reader:
         if "network" not in tables:
             raise self.error("[network] is missing")
         network = self.record(NetworkTable, tables["network"], "network")
+        self.nodes = network.nodes
         nodes = tuple(self._node(t, f"nodes[{i}]") for i, t in enumerate(self._array(tables, "nodes")))
         faults = tuple(self._fault(t, f"faults[{i}]") for i, t in enumerate(self._array(tables, "faults")))
         for number, fault in enumerate(faults):
@@ -260,8 +232,11 @@ class _Reader:
             link=self.record(LinkTable, tables.get("link", {}), "link"),
             nodes=nodes,
             faults=faults,
-            expect=self._expectation(tables.get("expect", {}), network),
+            expect=self._expectation(tables.get("expect", {}), network.rounds),
         )
+
+    def _expectation(self, table: Any, rounds: int) -> Expectation:
+        return ExpectationReader(rounds, self._selectors, self.error).read(table)
 
     def _text(self, table: Mapping[str, Any], key: str) -> str:
         value = table.get(key)
@@ -316,7 +291,7 @@ class _Reader:
         if "options" in values and not isinstance(values["options"], Mapping):
             raise self.error(f"'{where}.options' must be a table")
         stake = values.get("stake_tokens")
-        if stake is not None and (not isinstance(stake, int | float) or not 0 < stake <= 1e9):
+        if stake is not None and (type(stake) not in (int, float) or not 0 < stake <= 1e9):
             raise self.error(f"'{where}.stake_tokens' must be a positive number")
         try:
             return NodeTable(**values)
@@ -341,6 +316,10 @@ class _Reader:
             values["groups"] = tuple(self._selectors(group, f"{where}.groups") for group in values["groups"])
         if "sends" in values:
             values["sends"] = self._statement_kind(values["sends"], f"{where}.sends")
+            if "at" not in values or "who" not in values:
+                raise self.error(f"{where}: 'sends' needs 'at' and 'who'")
+            if ignored := sorted({"after_s", "every_s"} & values.keys()):
+                raise self.error(f"{where}: with 'sends' there is no '{ignored[0]}'")
         at = values.pop("at", None)
         if (at is None) == ("at_s" not in values):
             raise self.error(f"{where}: write either 'at' or 'at_s'")
@@ -360,80 +339,14 @@ class _Reader:
                 )
         if not isinstance(values.get("groups", []), list):
             raise self.error(f"'{where}.groups' must be a list of lists")
-        if "every_s" in values and "until_round" not in values:
-            raise self.error(f"{where}: 'every_s' needs 'until_round'")
+        if ("every_s" in values) != ("until_round" in values):
+            raise self.error(f"{where}: 'every_s' and 'until_round' go together")
 
     def _statement_kind(self, name: Any, where: str) -> Kind:
         names = [kind.name for kind in sorted(STATEMENT_KINDS)]
         if name not in names:
             raise self.error(f"'{where}' must be one of {', '.join(names)}")
         return Kind[name]
-
-    # -- expectations ----------------------------------------------------------------------------
-
-    def _expectation(self, table: Any, network: NetworkTable) -> Expectation:
-        if not isinstance(table, Mapping):
-            raise self.error("'expect' must be a table")
-        known = {attribute.name for attribute in attrs.fields(Expectation)}
-        if unknown := sorted(table.keys() - known):
-            raise self.error(f"unknown key 'expect.{unknown[0]}'")
-        values: dict[str, Any] = {"ended": table.get("ended", network.rounds)}
-        if type(values["ended"]) is not int or not 0 <= values["ended"] <= network.rounds:
-            raise self.error(f"'expect.ended' must be a number from 0 to {network.rounds}")
-        for key in ("accepted", "refused", "aborted"):
-            rounds = table.get(key, [])
-            if not isinstance(rounds, list) or not all(type(r) is int and r > 0 for r in rounds):
-                raise self.error(f"'expect.{key}' must be a list of rounds")
-            values[key] = tuple(rounds)
-        values["verdicts"] = dict(self._by_round(table, "verdicts", self._name_of(Verdict)))
-        values["blocks"] = dict(self._by_round(table, "blocks", self._block_kinds))
-        values["reasons"] = dict(self._by_round(table, "reasons", self._name_of(Reason)))
-        values["votes"] = dict(self._by_round(table, "votes", self._votes))
-        for key in ("sharers", "contributors", "views"):
-            values[key] = dict(self._by_round(table, key, self._count))
-        values["paid"] = tuple(self._paid(table.get("paid", {})))
-        for key in ("unpaid", "evicted", "down"):
-            values[key] = self._selectors(table.get(key, []), f"expect.{key}")
-        return Expectation(**values)
-
-    def _by_round(self, table: Mapping[str, Any], key: str, read: Any) -> Iterator[tuple[int, Any]]:
-        entries = table.get(key, {})
-        if not isinstance(entries, Mapping):
-            raise self.error(f"'expect.{key}' must be a table of rounds")
-        for round_, value in entries.items():
-            if not round_.isdigit() or int(round_) < 1:
-                raise self.error(f"'expect.{key}.{round_}': a round is a number")
-            yield int(round_), read(value, f"expect.{key}.{round_}")
-
-    def _name_of(self, choices: type[Enum]) -> Any:
-        def read(value: Any, where: str) -> Enum:
-            if value not in choices.__members__:
-                raise self.error(f"'{where}' must be one of {', '.join(choices.__members__)}, not {value!r}")
-            return choices[value]
-
-        return read
-
-    def _block_kinds(self, value: Any, where: str) -> tuple[Enum, ...]:
-        read = self._name_of(BlockKind)
-        return tuple(read(entry, where) for entry in (value if isinstance(value, list) else [value]))
-
-    def _count(self, value: Any, where: str) -> int:
-        if type(value) is not int or value < 0:
-            raise self.error(f"'{where}' must be a number")
-        return value
-
-    def _votes(self, value: Any, where: str) -> tuple[int, ...]:
-        if not isinstance(value, list) or not all(type(vote) is int and vote in (1, -1) for vote in value):
-            raise self.error(f"'{where}' must be a list of votes, 1 or -1")
-        return tuple(sorted(value, reverse=True))
-
-    def _paid(self, table: Any) -> Iterator[tuple[Selector, LedgerFault]]:
-        if not isinstance(table, Mapping):
-            raise self.error("'expect.paid' must be a table of who = fault")
-        for who, faults in table.items():
-            (selector,) = self._selectors(who, "expect.paid")
-            for fault in faults if isinstance(faults, list) else [faults]:
-                yield selector, self._name_of(LedgerFault)(fault, f"expect.paid.{who}")
 
     # -- selectors -------------------------------------------------------------------------------
 
@@ -453,9 +366,15 @@ class _Reader:
 
     def _selectors(self, value: Any, where: str) -> tuple[Selector, ...]:
         try:
-            return tuple(parse_selector(entry) for entry in (value if isinstance(value, list) else [value]))
+            chosen = tuple(parse_selector(entry) for entry in (value if isinstance(value, list) else [value]))
         except SelectorError as error:
             raise self.error(f"{where}: {error}") from error
+        for selector in chosen:
+            if selector.part is Part.NODE and selector.number >= self.nodes:
+                raise self.error(
+                    f"{where}: there is no node {selector.number}, they are 0 to {self.nodes - 1}"
+                )
+        return chosen
 
 
 SHORT_DEADLINES: Mapping[str, int] = {
