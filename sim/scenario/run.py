@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from attrs import frozen
 
 from flocknode.observe.ledger import Step
+from protocol import durable
 from protocol.certificates import quorum
 from protocol.codec import DecodeError
 from protocol.engine import Engine
@@ -190,29 +191,41 @@ def is_whole(stage: Stage) -> bool:
 # -- what came of it -----------------------------------------------------------------------------------
 
 
+Replayed = tuple[list[Step], str | None]
+"""A ledger as far as it verifies, and why no further."""
+
+
 def _ending(stage: Stage, check_ledgers: bool) -> Ending:
     members = stage.world.nodes[: stage.scenario.network.nodes]
-    return Ending(
-        scenario=stage.scenario,
-        nodes=[_node_end(stage, node, check_ledgers) for node in members],
-        numbers=stage.numbers,
-        parts=stage.parts,
-    )
+    replayed: dict[tuple[bytes, ...], Replayed] = {}
+
+    def ledger_of(node: Node) -> Replayed:
+        """Nodes whose records are the same bytes need one replay between them."""
+        if not check_ledgers:
+            return stage.ledger.steps[: node.height], None
+        blocks = stored_blocks(node)
+        if blocks not in replayed:
+            replayed[blocks] = replay_blocks(stage.founding.genesis, blocks)
+        return replayed[blocks]
+
+    nodes = []
+    for node in members:
+        steps, fault = ledger_of(node)
+        end = NodeEnd(number=node.index, up=node.alive, honest=node.honest, steps=steps, fault=fault)
+        nodes.append(end)
+    return Ending(scenario=stage.scenario, nodes=nodes, numbers=stage.numbers, parts=stage.parts)
 
 
-def _node_end(stage: Stage, node: Node, check_ledgers: bool) -> NodeEnd:
-    steps, fault = stage.ledger.steps[: node.height], None
-    if check_ledgers:
-        steps, fault = replay_records(stage.founding.genesis, node)
-    return NodeEnd(number=node.index, up=node.alive, honest=node.honest, steps=steps, fault=fault)
+def stored_blocks(node: Node) -> tuple[bytes, ...]:
+    """A node's own block records, by height."""
+    return tuple(value for _, value in sorted(node.records.get(durable.BLOCK, {}).items()))
 
 
-def replay_records(genesis: Genesis, node: Node) -> tuple[list[Step], str | None]:
-    """A node's own blocks, checked from genesis, as far as they verify, and why no further."""
+def replay_blocks(genesis: Genesis, blocks: Sequence[bytes]) -> Replayed:
+    """Stored blocks, checked from genesis."""
     steps: list[Step] = []
-    rows = sorted(node.records.get("block", {}).items())
     try:
-        for stored, before, after in replay(genesis, lambda: (decode_stored_block(v) for _, v in rows)):
+        for stored, before, after in replay(genesis, lambda: map(decode_stored_block, blocks)):
             steps.append(Step(stored, before, after))
     except (ChainError, DecodeError) as error:
         return steps, str(error)
