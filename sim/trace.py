@@ -36,7 +36,6 @@ from protocol.events import (
     TimerFired,
 )
 
-
 UNHASHED_LINES = 256
 
 
