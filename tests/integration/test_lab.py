@@ -10,6 +10,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import suppress
@@ -169,7 +170,7 @@ def test_scenario(bench: Bench, tmp_path: Path, name: str) -> None:
             said = " ".join(err.split())
             assert "node 1 ended by itself, exit code 1" in said
             assert "node 2 ended by itself, exit code 1" in said
-            assert "ledger.db: damaged" in said
+            assert "ledger.db:damaged" in "".join(err.split())  # a long path wraps anywhere
             assert [node["node"] for node in found["nodes"] if not node["up"]] == [1]
         case "cheats":
             assert "FORGED_AGGREGATE" in {entry["fault"] for entry in found["paid"]}
@@ -195,6 +196,8 @@ def test_a_killed_lab_takes_its_nodes_along_and_is_cleaned_up(bench: Bench, tmp_
         wait_for(process, "pause 0")  # so one of the nodes stands still when the launcher goes
         assert len(bench.processes()) == 5
         process.kill()
+    while bench.processes():  # they die with their launcher, and hold its lock until they have
+        time.sleep(0.05)
     left = bench.directories()
     assert len(left) == 1
     code, out, _ = bench.run("clean")
