@@ -9,7 +9,6 @@ import pytest
 from attrs import evolve
 from click.testing import CliRunner
 
-from protocol.secagg.verification import Verdict
 from sim.adversaries.registry import BEHAVIOURS
 from sim.cli.fuzz import fuzz
 from sim.fuzz.campaign import Campaign, run_campaign
@@ -144,7 +143,7 @@ def test_the_command_keeps_a_failing_scenario_and_says_how_to_replay_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every drawn history is made to expect something that cannot be."""
-    wrong = Expectation(ended=0, verdicts={1: Verdict.LAZY_AGGREGATOR}, accepted=(1,), aborted=(1,))
+    wrong = Expectation(ended=0, aborted=(1,))
 
     def draw(seed: int) -> Scenario:
         return evolve(parse_scenario(FAILING, "failing.toml"), name=f"drawn-{seed}", expect=wrong)
