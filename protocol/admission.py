@@ -61,13 +61,13 @@ def _wrong_round(state: LedgerState, statement: Statement) -> str | None:
 
 def _wrong_slot(desk: Desk, statement: Statement) -> str | None:
     """Of a validator, about a validator, of an attempt that there can be. The next round's may be others."""
-    validators, slot = desk.state.validators, statement.slot
-    ahead = statement.round > desk.state.round
-    if statement.sender not in validators:
-        if desk.state.account(statement.sender) is None and not ahead:
+    state, slot = desk.state, statement.slot
+    ahead = statement.round > state.round
+    if not state.is_validator(statement.sender):
+        if state.account(statement.sender) is None and not ahead:
             return "stranger"
         return "early" if ahead else "stale"
-    if slot.subject and slot.subject not in validators:
+    if slot.subject and not state.is_validator(slot.subject):
         return "early" if ahead else "slot"
     return None if _attempt_exists(statement.body, desk.rules.params) else "slot"
 

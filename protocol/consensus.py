@@ -159,6 +159,7 @@ class Agreement:
     _judged: set[bytes] = field(factory=set, init=False)
     _certified: set[tuple[VotePhase, int]] = field(factory=set, init=False)
     _decided: bool = field(default=False, init=False)
+    _leaders: dict[int, bytes] = field(factory=dict, init=False)
 
     def __attrs_post_init__(self) -> None:
         for encoded in (self.safety.high_block, self.safety.proposal_block):
@@ -178,7 +179,10 @@ class Agreement:
 
     @property
     def leader(self) -> bytes:
-        return leader_of(self.order, self.height, self.view)
+        known = self._leaders.get(self.view)
+        if known is None:
+            known = self._leaders[self.view] = leader_of(self.order, self.height, self.view)
+        return known
 
     @property
     def is_leader(self) -> bool:

@@ -13,7 +13,7 @@ from protocol import durable, keys
 from protocol.admission import inadmissible
 from protocol.checks import Checks
 from protocol.cited import Cited
-from protocol.codec import DecodeError, decode, encode
+from protocol.codec import DecodeError, decode
 from protocol.consensus import Agreement, Safety
 from protocol.duties import check, results, share, zs
 from protocol.duties.advance import advance, concerns
@@ -40,7 +40,7 @@ from protocol.events import (
 from protocol.judging import Judging
 from protocol.keys import Identity
 from protocol.ledger import block as blocks
-from protocol.ledger.block import Block, BlockKind, StoredBlock, decode_stored_block
+from protocol.ledger.block import Block, BlockKind, StoredBlock, decode_stored_block, encode_stored_block
 from protocol.ledger.chain import Chain, ChainError
 from protocol.ledger.state import LedgerState, Phase
 from protocol.lifecycle import Lifecycle
@@ -321,7 +321,7 @@ class Engine:
             # A certified block that breaks a rule: more than 1/3 are faulty, or this node runs other rules.
             self.outbox.notify("fatal", why=str(error))
             return
-        data = encode(stored)
+        data = encode_stored_block(stored)
         self.lifecycle.blocks[block.height] = data
         self.outbox.persist(durable.BLOCK, durable.height_key(block.height), data)
         self._take_cited(block)

@@ -113,9 +113,10 @@ class Negotiation:
 
     def advance(self, now: Millis) -> None:
         """Vote for what this node can vouch for, say Ready, and propose, as far as that is due."""
-        for first, second in self.agreement.conflicts:
-            self.desk.pool.note_conflict(first, second)
-        self.agreement.conflicts.clear()
+        if self.agreement.conflicts:
+            for first, second in self.agreement.conflicts:
+                self.desk.pool.note_conflict(first, second)
+            self.agreement.conflicts.clear()
         for view, block_hash in self.judging.vouched(self.agreement.view, self._on_invalid_block):
             self._perform(self.agreement.judged(view, block_hash))
         self.moved |= self.judging.learned | self.readiness.track(now)

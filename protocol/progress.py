@@ -6,7 +6,7 @@ of it took, plus one second, so that one dead node does not cost every hard dead
 
 from __future__ import annotations
 
-from collections.abc import Callable, Set
+from collections.abc import Callable, Mapping, Set
 
 from protocol.compose import vouchers_for
 from protocol.duties.aggregate import current_claim
@@ -57,6 +57,7 @@ class Progress:
     def __init__(self, desk: Desk) -> None:
         self.desk = desk
         self._look = Look(desk)
+        self._made: tuple[Mapping[int, Set[bytes]], Ready] | None = None
 
     @property
     def look(self) -> Look:
@@ -66,8 +67,15 @@ class Progress:
         return self._look
 
     def make_ready(self, height: int, late: int) -> Ready:
+        """What a Ready says now: the last one made, where nothing has changed."""
         held, blobs = self.look.held()
-        return Ready(height, late, held_of(self.desk.state.validators, held), blobs)
+        if self._made is not None and self._made[0] == held:
+            ready = self._made[1]
+            if (ready.height, ready.late, ready.blobs) == (height, late, blobs):
+                return ready
+        ready = Ready(height, late, held_of(self.desk.state.validators, held), blobs)
+        self._made = {kind: frozenset(peers) for kind, peers in held.items()}, ready
+        return ready
 
 
 class Look:
@@ -84,12 +92,24 @@ class Look:
         self.sharers = frozenset(bundle.peer for bundle in learning.sharers)
         self.voters = frozenset(learning.voters)
         self._is_proposer = desk.me in self.proposers
+        self._complaints = desk.pool.changes(state.round, Kind.COMPLAINT)
         self._adverts = self._following(self._advert_of, Kind.KEY_ADVERT, round_=desk.advert_round)
         self._bundles = self._following(self._bundle_of, Kind.SHARE_BUNDLE)
         self._contributions = self._following(self._contribution_of, Kind.CONTRIBUTION)
         self._vouchers = self._following(self._voucher_of, Kind.CONTRIBUTION, Kind.RECEIPT, Kind.WITNESS)
         self._votes = self._following(self._vote_of, Kind.SEALED_VOTE)
         self._openings = self._following(self._opening_of, Kind.VOTE_OPENING)
+
+        self._count = {
+            Phase.ADVERT: self._count_adverts,
+            Phase.SHARE: self._count_shares,
+            Phase.CONTRIBUTE: self._count_contributions,
+            Phase.AGGREGATE: self._count_sums,
+            Phase.BALLOT: self._count_ballot,
+            Phase.DISPUTE: self._count_uploads,
+            Phase.VOTE: self._count_openings,
+            Phase.RECOVER: self._count_seeds,
+        }[self.phase]
 
     def _following(
         self, judge: Callable[[bytes], Kind | None], *kinds: Kind, round_: int | None = None
@@ -128,27 +148,22 @@ class Look:
 
     def count(self) -> tuple[int, int]:
         """(have, expected) of what this phase waits for."""
-        learning = self.state.learning
-        match self.phase:
-            case Phase.ADVERT:
-                return len(self._adverts.values()), len(self.validators)
-            case Phase.SHARE:
-                have, expected = len(self._bundles.values()), len(self.proposers) + len(self._unanswered())
-                if self._is_proposer:
-                    have, expected = have + len(self._usable_shares()), 2 * expected
-                return have, expected
-            case Phase.CONTRIBUTE:
-                return len(self._vouchers.values()), len(self.sharers)
-            case Phase.AGGREGATE:
-                return len(self._held_sum()), 1
-            case Phase.BALLOT:
-                return self._count_ballot()
-            case Phase.DISPUTE:
-                return len(self._held_uploads()), len(learning.contributors)
-            case Phase.VOTE:
-                return len(self._openings.values()), len(learning.sealed_votes)
-            case Phase.RECOVER:
-                return len(self._known_seeds()), len(self.sharers)
+        return self._count()
+
+    def _count_adverts(self) -> tuple[int, int]:
+        return len(self._adverts.values()), len(self.validators)
+
+    def _count_shares(self) -> tuple[int, int]:
+        have, expected = len(self._bundles.values()), len(self.proposers) + len(self._unanswered())
+        if self._is_proposer:
+            have, expected = have + len(self._usable_shares()), 2 * expected
+        return have, expected
+
+    def _count_contributions(self) -> tuple[int, int]:
+        return len(self._vouchers.values()), len(self.sharers)
+
+    def _count_sums(self) -> tuple[int, int]:
+        return len(self._held_sum()), 1
 
     def _count_ballot(self) -> tuple[int, int]:
         have, expected = self.reveals()
@@ -156,16 +171,28 @@ class Look:
             return have, expected
         return have + len(self._votes.values()), expected + len(self.voters)
 
+    def _count_uploads(self) -> tuple[int, int]:
+        return len(self._held_uploads()), len(self.state.learning.contributors)
+
+    def _count_openings(self) -> tuple[int, int]:
+        return len(self._openings.values()), len(self.state.learning.sealed_votes)
+
+    def _count_seeds(self) -> tuple[int, int]:
+        return len(self._known_seeds()), len(self.sharers)
+
     def _is_disputed(self) -> bool:
         """Has this node found the sum wanting, so that no vote is due in the first ballot?"""
         verified = self.desk.memory.findings.verified
         wanting = verified is not None and verified.verdict is not Verdict.TRUSTED
         return wanting and not self.state.learning.ballot
 
-    def most_of(self) -> tuple[int, int]:
-        """(have, expected) that the soft deadline goes by: of a ballot its votes, which take time."""
+    def most_of(self, counted: tuple[int, int]) -> tuple[int, int]:
+        """(have, expected) that the soft deadline goes by: what was counted, of a ballot its votes only.
+
+        They take time.
+        """
         if self.phase is not Phase.BALLOT or self._is_disputed():
-            return self.count()
+            return counted
         return len(self._votes.values()), len(self.voters)
 
     def contributions(self) -> tuple[int, int]:
@@ -244,6 +271,8 @@ class Look:
 
     def _unanswered(self) -> set[bytes]:
         """Dealers about whose shares a proposer complained, and who have not opened them in public."""
+        if not self._complaints:
+            return set()
         return {
             statement.body.dealer
             for statement in self.desk.pool.of_kind(self.state.round, Kind.COMPLAINT)

@@ -16,6 +16,7 @@ from protocol.events import Millis, SetTimer
 from protocol.ledger import block as blocks
 from protocol.ledger.block import BLOCK_BYTES, Block
 from protocol.ledger.chain import Chain
+from protocol.ledger.state import Phase
 from protocol.messages import Kind, Ready
 from protocol.progress import (
     Look,
@@ -26,6 +27,9 @@ from protocol.progress import (
 )
 from protocol.round import BlockError, block_effect
 from protocol.tally import GAVE_UP, LATE, Tally
+
+PHASES_IN_PARTS = (Phase.CONTRIBUTE, Phase.BALLOT, Phase.RECOVER)
+"""Phases in which others wait for a part of what is expected."""
 
 
 class Readiness:
@@ -42,7 +46,7 @@ class Readiness:
 
     @property
     def is_validator(self) -> bool:
-        return self.desk.me in self.desk.state.validators
+        return self.desk.state.is_validator(self.desk.me)
 
     def clear(self) -> None:
         """A new height begins."""
@@ -54,10 +58,11 @@ class Readiness:
         """Send Ready when everything expected is here; start the soft deadline when most of it is."""
         clock, look = self.desk.clock, self.progress.look
         have, expected = look.count()
-        self._track_parts(look, now)
+        if look.phase in PHASES_IN_PARTS:
+            self._track_parts(look, now)
         if have >= expected:
             return self.changed() and self.send()
-        if clock.most_since_ms is None and is_most(*look.most_of()):
+        if clock.most_since_ms is None and is_most(*look.most_of((have, expected))):
             clock.most_since_ms = now
             elapsed = now - clock.began_ms
             self.desk.outbox.add(SetTimer("soft", soft_deadline_ms(elapsed) - elapsed))

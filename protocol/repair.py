@@ -11,11 +11,10 @@ from collections.abc import Callable, Iterable, Iterator
 
 from attrs import define, field
 
-from protocol.codec import encode
 from protocol.duties import share
 from protocol.duties.desk import Desk
 from protocol.envelope import Statement
-from protocol.ledger.block import StoredBlock
+from protocol.ledger.block import StoredBlock, encode_stored_block
 from protocol.messages import (
     STATEMENT_KINDS,
     BlockRequest,
@@ -101,7 +100,7 @@ class Repair:
             stored = self.stored(height)
             if stored is None:
                 break
-            data = encode(stored)
+            data = encode_stored_block(stored)
             if encoded and size + len(data) > REPLY_BYTES:
                 break
             encoded.append(data)

@@ -16,7 +16,7 @@ from protocol.context import RoundContext
 from protocol.envelope import Statement, open_envelope
 from protocol.ledger.block import Block
 from protocol.ledger.state import LedgerState
-from protocol.messages import KIND_RULES, MESSAGE_BYTES, Certificate
+from protocol.messages import KIND_RULES, MESSAGE_BYTES, STATEMENT_KINDS, Certificate, Kind
 from protocol.params import ProtocolParams
 from protocol.pinning import ReleasedShares, Rules, commitment_fits, shares_in
 from protocol.round import Opener, apply_block
@@ -109,10 +109,12 @@ class SharedChecks(Checks):
     def note_signed(self, statement: Statement) -> None:
         """The others need not even read what one of the nodes has written and signed."""
         self._signed.keep(statement.id, (statement.sender, statement.envelope.signature))
-        for stripped, form in ((False, statement), (True, statement.bare)):
-            if _would_open(form):
-                network = statement.envelope.network
-                self._opened.keep((form.encoded, network, stripped), form, len(form.encoded))
+        if _would_open(statement):
+            network = statement.envelope.network
+            self._opened.keep((statement.encoded, network, False), statement, len(statement.encoded))
+            if statement.kind in STATEMENT_KINDS or statement.kind is Kind.READY:  # which stand in blocks
+                bare = statement.bare
+                self._opened.keep((bare.encoded, network, True), bare, len(bare.encoded))
 
     def verify(self, peer: bytes, message: bytes, signature: bytes) -> bool:
         """`protocol.keys.verify`, without the work where one of the nodes itself made the signature."""

@@ -100,7 +100,8 @@ class Desk:
         return seed
 
     def secrets(self, round_: int) -> RoundSecrets:
-        return RoundSecrets.derive(self.round_seed(round_), self.rules.network, round_)
+        seed = self.round_seed(round_)
+        return self.worked_out("secrets", seed, lambda: RoundSecrets.derive(seed, self.rules.network, round_))
 
     def my_secrets(self) -> RoundSecrets:
         if self.memory.secrets is None:

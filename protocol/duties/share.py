@@ -12,7 +12,7 @@ from protocol.sharing import ShareError, SharePackage, check_package, open_box, 
 
 
 def advertise(desk: Desk) -> None:
-    if desk.me not in desk.state.validators:
+    if not desk.state.is_validator(desk.me):
         return
     round_ = desk.advert_round
     if desk.pool.get(round_, Kind.KEY_ADVERT, desk.me) is None:

@@ -243,6 +243,12 @@ def decode_stored_block(data: bytes) -> StoredBlock:
     return decode(StoredBlock, data, STORED_BLOCK_BYTES)
 
 
+@lru_cache(maxsize=8)
+def encode_stored_block(stored: StoredBlock) -> bytes:
+    """The last few are remembered: a block is written down and then asked for."""
+    return encode(stored)
+
+
 def stored_block_id(data: bytes) -> bytes:
     """The hash of the block inside an encoded `StoredBlock`; certificates of one block may differ."""
     return decode_stored_block(data).block.hash

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import IntEnum
+from functools import cached_property
 
 from attrs import field, frozen
 
@@ -163,7 +164,19 @@ class LedgerState:
     learning: RoundState = field(repr=False)
 
     def account(self, peer: bytes) -> Account | None:
-        return next((account for owner, account in self.accounts if owner == peer), None)
+        return self._account_of.get(peer)
+
+    @cached_property
+    def _account_of(self) -> dict[bytes, Account]:
+        return dict(self.accounts)
+
+    @cached_property
+    def _voting(self) -> frozenset[bytes]:
+        return frozenset(self.validators)
+
+    def is_validator(self, peer: bytes) -> bool:
+        """Has it a vote?"""
+        return peer in self._voting
 
     @property
     def stakes(self) -> dict[bytes, int]:
