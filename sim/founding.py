@@ -151,11 +151,12 @@ def build_world(
     invariants: Sequence[Invariant] = (),
     factory: Factory = make_engine,
     start: bool = True,
+    keep_trace: int = 20_000,
 ) -> World:
     """A network of `nodes` members, checked for agreement and supply after every event.
 
     `filters` makes adversaries of members, by index. For each member in `twins` a second node with its key
-    follows after the others. `params` defaults to `small_params(nodes, profile)`.
+    follows after the others. `params` defaults to `small_params(nodes, profile)`; `keep_trace`: see `World`.
     """
     params = params or small_params(nodes, profile)
     founding = found(nodes, seed, params)
@@ -169,6 +170,7 @@ def build_world(
         model=model,
         delays=delays,
         invariants=[*standard, *invariants],
+        keep_trace=keep_trace,
     )
     held = [(founding.genesis.model_digest, founding.checkpoint)]
     for member in [*range(nodes), *twins]:

@@ -70,3 +70,29 @@ def whole_round(nodes: int, dimension: int, rounds: int, profile: str) -> None:
         click.echo(render(result))
     except (ConfigError, DemoError) as error:
         raise click.ClickException(str(error)) from error
+
+
+@bench.command(name="sim", short_help="Whole rounds in the simulator.")
+@click.option("--nodes", default=50, show_default=True, help="Engines in one process.")
+@click.option("--rounds", default=100, show_default=True, help="Rounds that every node ends.")
+@click.option("--dimension", default=1_000, show_default=True, help="Weights of the model.")
+@PROFILE
+@click.option("--seed", default=1, show_default=True)
+def simulator(nodes: int, rounds: int, dimension: int, profile: str, seed: int) -> None:
+    """Simulate rounds of many engines under virtual time, and say what takes the time.
+
+    Updates are synthetic; agreement and supply are checked after every event. The run uses one core.
+    """
+    from flocknode.demo.threads import start_no_thread_pools
+
+    start_no_thread_pools()
+    from sim.bench.histories import BenchError, bench_simulator, render
+
+    try:
+        with click.progressbar(length=rounds, label=f"{nodes} nodes", file=sys.stderr) as bar:
+            result = bench_simulator(
+                nodes, rounds, dimension, profile, seed, lambda ended: bar.update(ended - bar.pos)
+            )
+        click.echo(render(result))
+    except BenchError as error:
+        raise click.ClickException(str(error)) from error
