@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections.abc import Iterator, Sequence
+from typing import TypeAlias
 
 from attrs import define, field
 
 from protocol.envelope import Slot, Statement
 from protocol.messages import Kind
 
+Place: TypeAlias = tuple[int, int, int, bytes, bytes]
+"""A `Slot`, or the plain tuple that equals it."""
+
 
 @define(eq=False)
 class Pool:
     """Statements of the rounds that still matter, by slot and by id."""
 
-    _by_slot: dict[Slot, Statement] = field(factory=dict, init=False)
+    _by_slot: dict[Place, Statement] = field(factory=dict, init=False)
     _by_id: dict[bytes, Statement] = field(factory=dict, init=False)
     _slots: dict[tuple[int, int], list[Slot]] = field(factory=dict, init=False)
     _changes: dict[tuple[int, int], list[Slot]] = field(factory=dict, init=False)
@@ -62,7 +66,7 @@ class Pool:
     def get(
         self, round_: int, kind: Kind, sender: bytes, attempt: int = 0, subject: bytes = b""
     ) -> Statement | None:
-        return self._by_slot.get(Slot(round_, int(kind), attempt, sender, subject))
+        return self._by_slot.get((round_, kind, attempt, sender, subject))
 
     def get_slot(self, slot: Slot) -> Statement | None:
         return self._by_slot.get(slot)
@@ -80,7 +84,7 @@ class Pool:
 
     def is_contradicted(self, round_: int, kind: Kind, sender: bytes, attempt: int = 0) -> bool:
         """Did the sender sign two different ones?"""
-        return Slot(round_, int(kind), attempt, sender, b"") in self.conflicts
+        return (round_, kind, attempt, sender, b"") in self.conflicts
 
     def by_id(self, statement_id: bytes) -> Statement | None:
         """Of two that conflict, either."""
@@ -115,7 +119,7 @@ class Pool:
     def forget_before(self, round_: int) -> None:
         """Drop the statements of finished rounds; transactions stay until they are applied or void."""
         transaction = int(Kind.TRANSACTION)
-        for slot in [s for s in self._by_slot if s.round < round_ and s.kind != transaction]:
+        for slot in [s for s in self._by_slot if s[0] < round_ and s[1] != transaction]:
             del self._by_id[self._by_slot.pop(slot).id]
         for rows in (self._slots, self._changes):
             for key in [k for k in rows if k[0] < round_ and k[1] != transaction]:

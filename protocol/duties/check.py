@@ -37,6 +37,11 @@ def reveal(desk: Desk) -> None:
 def collect_seeds(desk: Desk) -> None:
     """Every rho_i of U1 that is revealed or can be rebuilt, and the z_i."""
     findings, state = desk.memory.findings, desk.state
+    reveals, releases = (desk.pool.changes(state.round, kind) for kind in (Kind.REVEAL, Kind.SHARE_RELEASE))
+    basis = (state.height, len(reveals), len(releases), len(findings.check_seeds), findings.zs is None)
+    if desk.memory.seeds_sought == basis:
+        return
+    desk.memory.seeds_sought = basis
     for statement in desk.pool.of_kind(state.round, Kind.REVEAL):
         body = statement.body
         assert isinstance(body, Reveal)
