@@ -283,8 +283,8 @@ class Engine:
             )
         if statement.kind is Kind.CONTRIBUTION:
             self._keep_contribution(statement)
-        self._look = True
         self._due |= concerns(self.desk, statement)
+        self._look |= self._due or self.negotiation.is_concerned(statement.kind)
 
     def _keep_contribution(self, statement: Statement) -> None:
         """Its commitment is needed until the round is verified, and nobody else may have it by then."""

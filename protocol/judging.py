@@ -37,6 +37,11 @@ class Judging:
         self.effects = {}
         self._waiting = {}
 
+    @property
+    def is_waiting(self) -> bool:
+        """Is there a block that this node could not vouch for yet?"""
+        return bool(self._waiting)
+
     def add(self, view: int, block: Block) -> None:
         self._waiting[block.hash] = (view, block)
 

@@ -125,6 +125,15 @@ class Negotiation:
         if block is not None:
             self._perform(self.agreement.propose(block))
 
+    def is_concerned(self, kind: Kind) -> bool:
+        """May a statement of this kind, which has come in, change what `advance` does?"""
+        return (
+            self.readiness.is_concerned(kind)
+            or self.judging.is_waiting
+            or self.agreement.is_leader
+            or bool(self.agreement.conflicts)
+        )
+
     def on_view_timer(self) -> None:
         self._perform(self.agreement.on_view_timer(self.agreement.view))
 

@@ -47,6 +47,19 @@ def is_most(have: int, expected: int) -> bool:
     return expected > 0 and have >= max(1, expected * SOFT_SHARE_PERCENT // 100)
 
 
+COUNTED = {
+    Phase.ADVERT: frozenset({Kind.KEY_ADVERT}),
+    Phase.SHARE: frozenset({Kind.SHARE_BUNDLE, Kind.COMPLAINT, Kind.SHARE_OPENING}),
+    Phase.CONTRIBUTE: frozenset({Kind.CONTRIBUTION, Kind.RECEIPT, Kind.WITNESS}),
+    Phase.AGGREGATE: frozenset({Kind.AGGREGATE_CLAIM}),
+    Phase.BALLOT: frozenset({Kind.SEALED_VOTE}),
+    Phase.DISPUTE: frozenset[Kind](),
+    Phase.VOTE: frozenset({Kind.VOTE_OPENING}),
+    Phase.RECOVER: frozenset[Kind](),
+}
+"""The statements that a phase waits for. What else it waits for, duties find out."""
+
+
 class Progress:
     """Reads a node's desk; decides nothing that others must agree on.
 

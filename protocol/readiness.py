@@ -19,6 +19,7 @@ from protocol.ledger.chain import Chain
 from protocol.ledger.state import Phase
 from protocol.messages import Kind, Ready
 from protocol.progress import (
+    COUNTED,
     Look,
     Progress,
     give_up_ms,
@@ -43,6 +44,7 @@ class Readiness:
         self._agreement = agreement
         self._readys: dict[bytes, Statement] = {}
         self._tally: Tally | None = None
+        self._complete = False
 
     @property
     def is_validator(self) -> bool:
@@ -58,15 +60,20 @@ class Readiness:
         """Send Ready when everything expected is here; start the soft deadline when most of it is."""
         clock, look = self.desk.clock, self.progress.look
         have, expected = look.count()
+        self._complete = have >= expected
         if look.phase in PHASES_IN_PARTS:
             self._track_parts(look, now)
-        if have >= expected:
+        if self._complete:
             return self.changed() and self.send()
         if clock.most_since_ms is None and is_most(*look.most_of((have, expected))):
             clock.most_since_ms = now
             elapsed = now - clock.began_ms
             self.desk.outbox.add(SetTimer("soft", soft_deadline_ms(elapsed) - elapsed))
         return False
+
+    def is_concerned(self, kind: Kind) -> bool:
+        """May a statement of this kind change what this node says? Once all is there that it waits for, any."""
+        return self._complete or kind in COUNTED[self.progress.look.phase]
 
     def _track_parts(self, look: Look, now: Millis) -> None:
         """Soft deadlines inside a phase: for the aggregator's receipts, and for proposers' reveals."""
