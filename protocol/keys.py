@@ -132,6 +132,8 @@ class AgreementKey:
     secret: bytes = attrs.field(repr=False)
     public: bytes = attrs.field(init=False, repr=lambda public: public.hex())
     _key: X25519PrivateKey = attrs.field(init=False, repr=False, eq=False)
+    _agreed: dict[bytes, bytes] = attrs.field(factory=dict, init=False, repr=False, eq=False)
+    """By public key: a node seals to the others and opens what they sealed to it."""
 
     def __attrs_post_init__(self) -> None:
         if len(self.secret) != KEY_BYTES:
@@ -148,10 +150,14 @@ class AgreementKey:
         """
         if len(public) != KEY_BYTES:
             raise AgreementError(f"an X25519 public key is {KEY_BYTES} bytes, got {len(public)}")
-        try:
-            return self._key.exchange(X25519PublicKey.from_public_bytes(public))
-        except ValueError as error:
-            raise AgreementError("the X25519 shared secret is all zero") from error
+        known = self._agreed.get(public)
+        if known is None:
+            try:
+                known = self._key.exchange(X25519PublicKey.from_public_bytes(public))
+            except ValueError as error:
+                raise AgreementError("the X25519 shared secret is all zero") from error
+            self._agreed[public] = known
+        return known
 
     def channel(self, public: bytes) -> "Channel":
         """Sealing to and from the holder of `public`, for one agreement. AgreementError as in `agree`."""

@@ -21,7 +21,7 @@ class RoundMemory:
     """Of one round; replaced when the round ends.
 
     `proven`: by dealer, the roots under which the package at hand was found to stand in this life.
-    `seeds_sought`: marks of what check seeds were last looked for in.
+    `seeds_sought`: the height, and how many reveals and releases, that check seeds were last looked for in.
     """
 
     round: int
@@ -39,7 +39,7 @@ class RoundMemory:
     aggregated: AggregateResult | None = None
     checked_uploads: set[bytes] = field(factory=set)
     bad_uploads: set[bytes] = field(factory=set)
-    seeds_sought: tuple[int, ...] = ()
+    seeds_sought: tuple[int, int, int] = (0, 0, 0)
     openings: dict[int, VoteOpening] = field(factory=dict)
     findings: Findings = field(factory=Findings)
     blobs: set[bytes] = field(factory=set)

@@ -72,7 +72,7 @@ class Readiness:
         return False
 
     def is_concerned(self, kind: Kind) -> bool:
-        """May a statement of this kind change what this node says? Once all is there that it waits for, any."""
+        """May a statement of this kind change what this node says? Any, once it holds what it waits for."""
         return self._complete or kind in COUNTED[self.progress.look.phase]
 
     def _track_parts(self, look: Look, now: Millis) -> None:

@@ -6,7 +6,7 @@ worked out anew. Only what holds is remembered; what fails is found out again by
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
 
 from protocol import keys
@@ -38,19 +38,20 @@ class Remembered(Generic[K, V]):
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._held = 0
-        self._entries: dict[K, tuple[V, int]] = {}
-
-    def get(self, key: K) -> V | None:
-        entry = self._entries.get(key)
-        return None if entry is None else entry[0]
+        self._entries: dict[K, V] = {}
+        self._weights: dict[K, int] = {}
+        self.get: Callable[[K], V | None] = self._entries.get
 
     def keep(self, key: K, value: V, weight: int = 1) -> V:
         """Remember a value that is not None, and return it."""
         if key not in self._entries:
-            self._entries[key] = (value, weight)
+            self._entries[key] = value
+            self._weights[key] = weight
             self._held += weight
             while self._held > self._limit:
-                self._held -= self._entries.pop(next(iter(self._entries)))[1]
+                oldest = next(iter(self._entries))
+                del self._entries[oldest]
+                self._held -= self._weights.pop(oldest)
         return value
 
 

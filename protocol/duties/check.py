@@ -35,22 +35,35 @@ def reveal(desk: Desk) -> None:
 
 
 def collect_seeds(desk: Desk) -> None:
-    """Every rho_i of U1 that is revealed or can be rebuilt, and the z_i."""
+    """Every rho_i of U1 that is revealed or can be rebuilt, and the z_i; looks at what is new only."""
+    memory, height, round_ = desk.memory, desk.state.height, desk.state.round
+    reveals = desk.pool.changes(round_, Kind.REVEAL)
+    releases = desk.pool.changes(round_, Kind.SHARE_RELEASE)
+    at_height, reveals_seen, releases_seen = memory.seeds_sought
+    if at_height != height:
+        reveals_seen = releases_seen = 0
+    memory.seeds_sought = (height, len(reveals), len(releases))
+    for slot in reveals[reveals_seen:]:
+        statement = desk.pool.get_slot(slot)
+        if statement is not None and isinstance(statement.body, Reveal):
+            take_reveal(desk, statement.sender, statement.body)
+    if len(releases) > releases_seen:
+        rebuild_seeds(desk)
+
+
+def take_reveal(desk: Desk, sender: bytes, body: Reveal) -> None:
     findings, state = desk.memory.findings, desk.state
-    reveals, releases = (desk.pool.changes(state.round, kind) for kind in (Kind.REVEAL, Kind.SHARE_RELEASE))
-    basis = (state.height, len(reveals), len(releases), len(findings.check_seeds), findings.zs is None)
-    if desk.memory.seeds_sought == basis:
-        return
-    desk.memory.seeds_sought = basis
-    for statement in desk.pool.of_kind(state.round, Kind.REVEAL):
-        body = statement.body
-        assert isinstance(body, Reveal)
-        if statement.sender not in findings.check_seeds and check_seed_matches(
-            state, desk.context, statement.sender, body.check_seed
-        ):
-            findings.check_seeds[statement.sender] = body.check_seed
-        if findings.zs is None and body.zs and z_root_from(state, desk.rules, body.zs) is not None:
-            findings.zs = body.zs
+    if sender not in findings.check_seeds and check_seed_matches(
+        state, desk.context, sender, body.check_seed
+    ):
+        findings.check_seeds[sender] = body.check_seed
+    if findings.zs is None and body.zs and z_root_from(state, desk.rules, body.zs) is not None:
+        findings.zs = body.zs
+
+
+def rebuild_seeds(desk: Desk) -> None:
+    """Check seeds that are not known, of whose shares enough were released."""
+    findings = desk.memory.findings
     missing = [b.peer for b in desk.learning.sharers if b.peer not in findings.check_seeds]
     if not missing:
         return
