@@ -16,7 +16,7 @@ from protocol.cited import Cited
 from protocol.codec import DecodeError, decode
 from protocol.consensus import Agreement, Safety
 from protocol.duties import check, results, share, zs
-from protocol.duties.advance import advance, concerns
+from protocol.duties.advance import advance, looked_at
 from protocol.duties.contribute import payload_fits
 from protocol.duties.desk import Desk
 from protocol.envelope import Statement, WireError
@@ -127,6 +127,8 @@ class Engine:
         """Something happened: see whether the agreement can go on."""
         self._due = True
         """And whether a duty is due."""
+        self._looked_at: frozenset[Kind] = frozenset()
+        """The kinds of statements that duties of this height look at."""
 
     # -- views for observers -------------------------------------------------------------------
 
@@ -215,6 +217,7 @@ class Engine:
         """A new phase: fresh clock, fresh agreement, hard deadline running."""
         self.negotiation.begin(safety)
         self.desk.clock = PhaseClock(safety.height, self._now)
+        self._looked_at = looked_at(self.desk)
         self._look = self._due = True
         deadline = hard_deadline_ms(self.state.learning.phase, self.genesis.params)
         self.outbox.add(SetTimer("late", deadline))
@@ -283,7 +286,7 @@ class Engine:
             )
         if statement.kind is Kind.CONTRIBUTION:
             self._keep_contribution(statement)
-        self._due |= concerns(self.desk, statement)
+        self._due |= statement.kind in self._looked_at or statement.sender == self.me
         self._look |= self._due or self.negotiation.is_concerned(statement.kind)
 
     def _keep_contribution(self, statement: Statement) -> None:

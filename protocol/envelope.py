@@ -74,18 +74,14 @@ class Statement:
         default=Factory(lambda self: encode(self.envelope), takes_self=True), eq=False, repr=False
     )
     """The envelope's bytes: as it travels, payload included."""
+    kind: Kind = field(init=False, eq=False, repr=False)
+    sender: bytes = field(init=False, eq=False, repr=False)
+    round: int = field(init=False, eq=False, repr=False)
 
-    @cached_property
-    def kind(self) -> Kind:
-        return Kind(self.envelope.kind)
-
-    @cached_property
-    def sender(self) -> bytes:
-        return self.envelope.sender
-
-    @cached_property
-    def round(self) -> int:
-        return self.envelope.round
+    def __attrs_post_init__(self) -> None:
+        object.__setattr__(self, "kind", Kind(self.envelope.kind))
+        object.__setattr__(self, "sender", self.envelope.sender)
+        object.__setattr__(self, "round", self.envelope.round)
 
     @cached_property
     def slot(self) -> Slot:

@@ -252,7 +252,8 @@ def possession_holds(public: bytes, proof: bytes, message: bytes) -> bool:
 def _montgomery(twin: bytes) -> bytes:
     """u = (1 + y) / (1 - y), RFC 7748 section 4.1; y = 1 has no image and gives zeros."""
     y = int.from_bytes(twin, "little") & (2**255 - 1)
-    u = (1 + y) * pow(1 - y, CURVE25519_P - 2, CURVE25519_P) % CURVE25519_P
+    denominator = (1 - y) % CURVE25519_P
+    u = (1 + y) * pow(denominator, -1, CURVE25519_P) % CURVE25519_P if denominator else 0
     return u.to_bytes(32, "little")
 
 

@@ -117,8 +117,9 @@ class Negotiation:
             for first, second in self.agreement.conflicts:
                 self.desk.pool.note_conflict(first, second)
             self.agreement.conflicts.clear()
-        for view, block_hash in self.judging.vouched(self.agreement.view, self._on_invalid_block):
-            self._perform(self.agreement.judged(view, block_hash))
+        if self.judging.is_waiting:
+            for view, block_hash in self.judging.vouched(self.agreement.view, self._on_invalid_block):
+                self._perform(self.agreement.judged(view, block_hash))
         self.moved |= self.judging.learned | self.readiness.track(now)
         self.judging.learned = False
         block = self.readiness.next_block()

@@ -54,10 +54,9 @@ class Repair:
         """Say what I hold."""
         d = self.desk
         roster = d.state.validators
-        told = [(kind, self._shelf(kind).told) for kind in (_NEXT_ADVERTS, *_KINDS)]
         have = Have(
             d.state.height,
-            tuple(Held(kind, tags) for kind, tags in told if tags),
+            tuple(Held(kind, shelf.told) for kind, shelf in self._shelves().items() if shelf.told),
             bitmap(roster, set(d.memory.packages)),
             reply,
         )
@@ -83,10 +82,16 @@ class Repair:
         if round_ != d.state.round:
             return
         theirs = {entry.kind: entry.bitmap for entry in have.held}
-        self._send_statements(peer, self._lacking(theirs))
+        unlike = [
+            (shelf, _split_tags(theirs.get(kind, b"")))
+            for kind, shelf in self._shelves().items()
+            if not shelf.is_all(theirs.get(kind, b""))
+        ]
+        lacking = (s for shelf, tags in unlike for s in shelf.statements if s.id[:TAG_BYTES] not in tags)
+        self._send_statements(peer, lacking)
         if d.me not in members_of(d.state.validators, have.shares):
             share.send_box(d, peer)
-        if not have.reply and self._lack_something(theirs):
+        if not have.reply and any(tags - shelf.tags for shelf, tags in unlike):
             self.tell(peer, reply=True)
 
     def on_block_request(self, peer: bytes, request: BlockRequest) -> None:
@@ -119,6 +124,10 @@ class Repair:
 
     # -- comparing -----------------------------------------------------------------------------
 
+    def _shelves(self) -> dict[int, _Shelf]:
+        """What I hold, by kind."""
+        return {kind: self._shelf(kind) for kind in (_NEXT_ADVERTS, *_KINDS)}
+
     def _shelf(self, kind: int) -> _Shelf:
         """What I hold of a kind, written down anew only once something of it has changed."""
         round_ = self.desk.state.round
@@ -142,22 +151,6 @@ class Repair:
         else:
             yield from pool.of_kind(round_, Kind(kind))
             yield from pool.conflicting(round_, Kind(kind))
-
-    def _lacking(self, theirs: dict[int, bytes]) -> Iterator[Statement]:
-        """Statements that I hold and the other does not claim to hold."""
-        for kind in (_NEXT_ADVERTS, *_KINDS):
-            shelf = self._shelf(kind)
-            if not shelf.is_all(theirs.get(kind, b"")):
-                tags = _split_tags(theirs.get(kind, b""))
-                yield from (s for s in shelf.statements if s.id[:TAG_BYTES] not in tags)
-
-    def _lack_something(self, theirs: dict[int, bytes]) -> bool:
-        for kind in (_NEXT_ADVERTS, *_KINDS):
-            shelf = self._shelf(kind)
-            told = theirs.get(kind, b"")
-            if not shelf.is_all(told) and _split_tags(told) - shelf.tags:
-                return True
-        return False
 
     def _send_statements(self, peer: bytes, statements: Iterable[Statement]) -> None:
         batch: list[bytes] = []

@@ -109,7 +109,8 @@ class SharedChecks(Checks):
 
     def note_signed(self, statement: Statement) -> None:
         """The others need not even read what one of the nodes has written and signed."""
-        self._signed.keep(statement.id, (statement.sender, statement.envelope.signature))
+        if statement.kind is Kind.VOTE:  # of which a certificate shows the signature alone
+            self._signed.keep(statement.id, (statement.sender, statement.envelope.signature))
         if _would_open(statement):
             network = statement.envelope.network
             self._opened.keep((statement.encoded, network, False), statement, len(statement.encoded))

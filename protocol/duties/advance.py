@@ -15,7 +15,6 @@ from protocol.duties.release import release_checks, release_unmasking
 from protocol.duties.share import advertise, share
 from protocol.duties.uploads import take_uploads
 from protocol.duties.vote import dispute, open_vote, seal_vote
-from protocol.envelope import Statement
 from protocol.ledger.state import Phase
 from protocol.messages import Kind
 
@@ -32,14 +31,15 @@ FOR_AGGREGATORS = frozenset({Kind.CONTRIBUTION, Kind.RECEIPT, Kind.WITNESS, Kind
 """The same in CONTRIBUTE and AGGREGATE, of the aggregator and the voters that witness for it."""
 
 
-def concerns(desk: Desk, statement: Statement) -> bool:
-    """May this statement, which has come in, make something due?"""
-    learning, kind = desk.learning, statement.kind
-    if statement.sender == desk.me or kind in LOOKED_AT.get(learning.phase, ()):
-        return True
-    if kind not in FOR_AGGREGATORS or learning.phase not in (Phase.CONTRIBUTE, Phase.AGGREGATE):
-        return False
-    return desk.me == learning.aggregator or desk.me in learning.voters
+def looked_at(desk: Desk) -> frozenset[Kind]:
+    """The kinds of statements of others that may make something due before the next block."""
+    learning = desk.learning
+    kinds = LOOKED_AT.get(learning.phase, frozenset())
+    if learning.phase in (Phase.CONTRIBUTE, Phase.AGGREGATE) and (
+        desk.me == learning.aggregator or desk.me in learning.voters
+    ):
+        kinds |= FOR_AGGREGATORS
+    return kinds
 
 
 def advance(desk: Desk) -> bool:
