@@ -276,11 +276,10 @@ class Engine:
         if reason is not None:
             self._reject(peer, reason, statement.kind.name)
             return
-        new = self.pool.get_slot(statement.slot) is None
         if not self.pool.add(statement):
             return
         self.cited.remember(statement)
-        if not new:
+        if self.pool.get_slot(statement.slot) is not statement:
             self.outbox.notify(
                 "equivocation", peer=keys.peer_name(statement.sender), kind=statement.kind.name
             )
