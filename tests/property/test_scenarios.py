@@ -12,10 +12,12 @@ from pathlib import Path
 
 import pytest
 from attrs import evolve
+from click.testing import CliRunner
 
 from protocol.ledger.block import BlockKind, Reason
 from protocol.ledger.state import Fault
 from protocol.secagg.verification import Verdict
+from sim.cli.run import run as run_command
 from sim.scenario.manifest import Scenario, ScenarioError, load_scenario, parse_scenario
 from sim.scenario.run import Run, run_scenario
 from sim.scenario.selectors import Part, Selector
@@ -23,6 +25,8 @@ from sim.scenario.selectors import Part, Selector
 ROOT = Path(__file__).parents[2]
 SHIPPED = sorted((ROOT / "sim" / "scenarios").glob("*.toml"))
 SEED = 1
+SEEDS = {"key-copying-openers": 2}
+"""Where with seed 1 its adversary leads no block that it would bend."""
 
 REPLAYED = ("equivocating-aggregator", "store-back-in-time")
 HASHED = "two-faced-dealer"
@@ -32,7 +36,7 @@ TELLERS = frozenset({"accomplice", "eavesdropper"})
 
 
 def run(scenario: Scenario) -> Run:
-    return run_scenario(scenario, SEED, keep_trace=200)
+    return run_scenario(scenario, SEEDS.get(scenario.name, SEED), keep_trace=200)
 
 
 def shipped(name: str) -> Scenario:
@@ -41,7 +45,7 @@ def shipped(name: str) -> Scenario:
 
 def told(result: Run) -> str:
     what = result.violation.what if result.violation else ""
-    return f"seed {SEED}: {result.failures} {what}"
+    return f"seed {result.stage.seed}: {result.failures} {what}"
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
@@ -57,6 +61,7 @@ def test_a_shipped_scenario_passes_and_all_that_it_names_strikes(path: Path) -> 
 
 def test_each_dropout_point_has_its_scenario() -> None:
     names = {path.stem for path in SHIPPED}
+    assert len(names) >= 20
     assert names >= {
         "drop-before-share",
         "drop-after-share",
@@ -69,6 +74,11 @@ def test_each_dropout_point_has_its_scenario() -> None:
         "drop-most-that-may",
         "drop-one-too-many",
     }
+
+
+def test_each_shipped_scenario_is_listed() -> None:
+    listed = (ROOT / "docs" / "SCENARIOS.md").read_text()
+    assert not [path.stem for path in SHIPPED if f"`{path.stem}`" not in listed]
 
 
 # -- a function of scenario and seed -----------------------------------------------------------------------
@@ -167,3 +177,26 @@ CAST = 'name = "x"\nabout = "y"\n[network]\nnodes = 4\n[[nodes]]\n'
 def test_a_cast_that_cannot_be_is_refused(cast: str, message: str) -> None:
     with pytest.raises(ScenarioError, match=message):
         run(parse_scenario(CAST + cast, "x.toml"))
+
+
+# -- the command -------------------------------------------------------------------------------------------
+
+QUIET = 'name = "quiet"\nabout = "Nothing."\n[network]\nnodes = 4\nrounds = 1\n'
+
+
+def test_the_command_reports_and_traces(tmp_path: Path) -> None:
+    report, trace, scenario = (tmp_path / name for name in ("report.json", "trace.txt", "quiet.toml"))
+    scenario.write_text(QUIET)
+    arguments = [str(scenario), "--seed", "2", "--report", str(report), "--trace", str(trace)]
+    result = CliRunner().invoke(run_command, arguments)
+    assert result.exit_code == 0, result.output
+    assert "no invariant was violated" in result.output
+    assert json.loads(report.read_text())["passed"] is True
+    assert len(trace.read_text().splitlines()) > 500
+    scenario.write_text(QUIET + "[expect]\naborted = [1]\n")
+    result = CliRunner().invoke(run_command, [str(scenario)])
+    assert result.exit_code == 1
+    assert "not as expected: round 1 was accepted, and should have been aborted" in result.output
+    missing = CliRunner().invoke(run_command, [str(tmp_path / "none.toml")])
+    assert missing.exit_code == 1
+    assert "none.toml: No such file" in missing.output
