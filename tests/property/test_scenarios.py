@@ -24,6 +24,7 @@ from sim.scenario.selectors import Part, Selector
 
 ROOT = Path(__file__).parents[2]
 SHIPPED = sorted((ROOT / "sim" / "scenarios").glob("*.toml"))
+GUIDE = ROOT / "docs" / "SCENARIOS.md"
 SEED = 1
 SEEDS = {"key-copying-openers": 2}
 """Where with seed 1 its adversary leads no block that it would bend."""
@@ -77,8 +78,14 @@ def test_each_dropout_point_has_its_scenario() -> None:
 
 
 def test_each_shipped_scenario_is_listed() -> None:
-    listed = (ROOT / "docs" / "SCENARIOS.md").read_text()
-    assert not [path.stem for path in SHIPPED if f"`{path.stem}`" not in listed]
+    assert not [path.stem for path in SHIPPED if f"`{path.stem}`" not in GUIDE.read_text()]
+
+
+def test_the_example_of_the_guide_comes_about() -> None:
+    _, example, _ = GUIDE.read_text().split("```", 2)
+    result = run(parse_scenario(example.removeprefix("toml"), GUIDE.name))
+    assert result.passed, told(result)
+    assert len(result.strikes) == 1
 
 
 # -- a function of scenario and seed -----------------------------------------------------------------------
