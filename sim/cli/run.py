@@ -18,9 +18,10 @@ import click
 def run(scenario: Path, seed: int, report: Path | None, trace: Path | None, quiet: bool) -> None:
     """Run SCENARIO.toml with real engines in virtual time, and check what it expects.
 
-    Invariants are checked after every event: agreement, chain validity, supply, integrity, privacy, blame,
-    conduct and memory. The same scenario and seed give the same history, byte for byte; the digest that is
-    printed is over all of it. Exit code 0 only if nothing was violated and all expectations hold.
+    Every invariant of `sim/invariants/` is checked: agreement, quorums, chain validity, what blocks pin,
+    phases, roles, beacon, contract and supply, verdicts, integrity, privacy, blame, conduct, durability,
+    memory. The same scenario and seed give the same history, byte for byte; the digest that is printed is
+    over all of it. Exit code 0 only if nothing was violated and all expectations hold.
 
     \b
     Examples:

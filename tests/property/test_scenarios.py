@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -12,16 +13,19 @@ from pathlib import Path
 
 import pytest
 from attrs import evolve
+from click.testing import CliRunner
 
 from protocol.ledger.block import BlockKind, Reason
 from protocol.ledger.state import Fault
 from protocol.secagg.verification import Verdict
+from sim.cli.run import run as run_command
 from sim.scenario.manifest import Scenario, ScenarioError, load_scenario, parse_scenario
 from sim.scenario.run import Run, run_scenario
 from sim.scenario.selectors import Part, Selector
 
 ROOT = Path(__file__).parents[2]
 SHIPPED = sorted((ROOT / "sim" / "scenarios").glob("*.toml"))
+GUIDE = ROOT / "docs" / "SCENARIOS.md"
 SEED = 1
 
 REPLAYED = ("equivocating-aggregator", "store-back-in-time")
@@ -57,6 +61,7 @@ def test_a_shipped_scenario_passes_and_all_that_it_names_strikes(path: Path) -> 
 
 def test_each_dropout_point_has_its_scenario() -> None:
     names = {path.stem for path in SHIPPED}
+    assert len(names) >= 20
     assert names >= {
         "drop-before-share",
         "drop-after-share",
@@ -69,6 +74,20 @@ def test_each_dropout_point_has_its_scenario() -> None:
         "drop-most-that-may",
         "drop-one-too-many",
     }
+
+
+def test_each_shipped_scenario_is_listed_and_no_other() -> None:
+    _, _, rest = GUIDE.read_text().partition("## What is shipped")
+    listing, _, _ = rest.partition("## In the lab")
+    listed = re.findall(r"`([a-z-]+)`", listing[listing.index("**") :])
+    assert sorted(listed) == sorted(path.stem for path in SHIPPED)
+
+
+def test_the_example_of_the_guide_comes_about() -> None:
+    _, example, _ = GUIDE.read_text().split("```", 2)
+    result = run(parse_scenario(example.removeprefix("toml"), GUIDE.name))
+    assert result.passed, told(result)
+    assert len(result.strikes) == 1
 
 
 # -- a function of scenario and seed -----------------------------------------------------------------------
@@ -123,7 +142,7 @@ WRONG: Mapping[str, tuple[dict[str, object], str]] = {
     "unpaid": ({"unpaid": (Selector(Part.AGGREGATOR),)}, "node 2 paid for FORGED_AGGREGATE"),
     "evicted": ({"evicted": (PROPOSER,)}, "node 6 is still a validator"),
     "down": ({"down": (PROPOSER,)}, "node 6 runs, and should have refused to"),
-    "ended": ({"ended": 40}, "node 0 has ended 2 rounds of 40"),
+    "ended": ({"ended": 40}, "node 0 has ended 1 rounds of 40"),
 }
 
 
@@ -167,3 +186,26 @@ CAST = 'name = "x"\nabout = "y"\n[network]\nnodes = 4\n[[nodes]]\n'
 def test_a_cast_that_cannot_be_is_refused(cast: str, message: str) -> None:
     with pytest.raises(ScenarioError, match=message):
         run(parse_scenario(CAST + cast, "x.toml"))
+
+
+# -- the command -------------------------------------------------------------------------------------------
+
+QUIET = 'name = "quiet"\nabout = "Nothing."\n[network]\nnodes = 4\nrounds = 1\n'
+
+
+def test_the_command_reports_and_traces(tmp_path: Path) -> None:
+    report, trace, scenario = (tmp_path / name for name in ("report.json", "trace.txt", "quiet.toml"))
+    scenario.write_text(QUIET)
+    arguments = [str(scenario), "--seed", "2", "--report", str(report), "--trace", str(trace)]
+    result = CliRunner().invoke(run_command, arguments)
+    assert result.exit_code == 0, result.output
+    assert "no invariant was violated" in result.output
+    assert json.loads(report.read_text())["passed"] is True
+    assert len(trace.read_text().splitlines()) > 500
+    scenario.write_text(QUIET + "[expect]\naborted = [1]\n")
+    result = CliRunner().invoke(run_command, [str(scenario)])
+    assert result.exit_code == 1
+    assert "not as expected: round 1 was accepted, and should have been aborted" in result.output
+    missing = CliRunner().invoke(run_command, [str(tmp_path / "none.toml")])
+    assert missing.exit_code == 1
+    assert "none.toml: No such file" in missing.output

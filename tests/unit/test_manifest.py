@@ -40,7 +40,8 @@ from sim.scenario.selectors import (
 )
 from sim.scenario.write import to_toml
 
-SHIPPED = sorted((Path(__file__).parents[2] / "sim" / "scenarios").glob("*.toml"))
+SHIPPED = sorted((Path(__file__).parents[2] / "sim" / "scenarios").rglob("*.toml"))
+"""Those for the lab too."""
 DRAWN = 400
 
 HEAD = 'name = "x"\nabout = "y"\n'
