@@ -69,7 +69,9 @@ def _wrong_slot(desk: Desk, statement: Statement) -> str | None:
         return "early" if ahead else "stale"
     if slot.subject and not state.is_validator(slot.subject):
         return "early" if ahead else "slot"
-    return None if _attempt_exists(statement.body, desk.rules.params) else "slot"
+    if slot.attempt == 0 or _attempt_exists(statement.body, desk.rules.params):  # a first one always may be
+        return None
+    return "slot"
 
 
 def _attempt_exists(body: Body, params: ProtocolParams) -> bool:
@@ -83,32 +85,29 @@ def _attempt_exists(body: Body, params: ProtocolParams) -> bool:
             return True
 
 
-def _is_lean(body: Body, params: ProtocolParams) -> bool:
-    """No more shares, secrets or z than a round has proposers."""
-    match body:
-        case ShareRelease():
-            lengths = [len(body.shares)]
-        case AggregateClaim():
-            lengths = [len(body.self_seeds), len(body.mask_secrets)]
-        case Reveal():
-            lengths = [len(body.zs)]
-        case _:
-            return True
-    return max(lengths) <= params.n_proposers
-
-
 def _wrong_content(desk: Desk, statement: Statement) -> str | None:
-    """A commitment that fits neither digest nor form, a weight that none may have, evidence of nothing."""
-    if not _is_lean(statement.body, desk.rules.params):
-        return "size"
-    if isinstance(statement.body, Contribution):
-        return None if payload_fits(desk, statement) else "payload"
-    if isinstance(statement.body, KeyAdvert):
-        return None if keys_are_sound(desk.rules.network, statement) else "key"
-    if isinstance(statement.body, ShareBundle):
-        return None if statement.body.weight <= desk.rules.params.max_weight else "weight"
-    if isinstance(statement.body, DealerEvidence):
-        if statement.round != desk.state.round or not desk.learning.sharers:
-            return "early"
-        return None if evidence_holds(desk.state, desk.rules, statement) else "evidence"
-    return None
+    """A commitment that fits neither digest nor form, a weight that none may have, evidence of nothing.
+
+    And more shares, secrets or z than a round has proposers.
+    """
+    body, params = statement.body, desk.rules.params
+    match body:
+        case KeyAdvert():
+            return None if keys_are_sound(desk.rules.network, statement) else "key"
+        case ShareBundle():
+            return None if body.weight <= params.max_weight else "weight"
+        case Contribution():
+            return None if payload_fits(desk, statement) else "payload"
+        case ShareRelease():
+            return None if len(body.shares) <= params.n_proposers else "size"
+        case AggregateClaim():
+            most = max(len(body.self_seeds), len(body.mask_secrets))
+            return None if most <= params.n_proposers else "size"
+        case Reveal():
+            return None if len(body.zs) <= params.n_proposers else "size"
+        case DealerEvidence():
+            if statement.round != desk.state.round or not desk.learning.sharers:
+                return "early"
+            return None if evidence_holds(desk.state, desk.rules, statement) else "evidence"
+        case _:
+            return None

@@ -13,7 +13,7 @@ from protocol.ledger.block import Block
 from protocol.ledger.state import LedgerState
 from protocol.messages import Certificate
 from protocol.params import ProtocolParams
-from protocol.pinning import ReleasedShares, Rules, commitment_fits, shares_in
+from protocol.pinning import ReleasedShares, Rules, check_seed_matches, commitment_fits, shares_in
 from protocol.round import Opener, apply_block
 
 
@@ -39,6 +39,10 @@ class Checks:
     def shares_in(self, release: Statement, state: LedgerState, context: RoundContext) -> ReleasedShares:
         """`protocol.pinning.shares_in`."""
         return shares_in(release, state, context)
+
+    def check_seed_matches(self, state: LedgerState, context: RoundContext, peer: bytes, seed: bytes) -> bool:
+        """`protocol.pinning.check_seed_matches`."""
+        return check_seed_matches(state, context, peer, seed)
 
     def commitment_fits(self, contribution: Statement, params: ProtocolParams) -> bool:
         """`protocol.pinning.commitment_fits`."""

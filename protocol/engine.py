@@ -160,10 +160,10 @@ class Engine:
         """The effects of one event, to be performed in this order."""
         self._now = now
         match event:
-            case Start():
-                self._start(event)
             case Received():
                 self._receive(event.peer, event.data)
+            case Start():
+                self._start(event)
             case TimerFired():
                 self._on_timer(event.key)
             case JobDone():

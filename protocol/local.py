@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from attrs import define, field
 
 from protocol.compose import Findings
-from protocol.context import Index
 from protocol.envelope import Statement
 from protocol.jobs import AggregateResult, ContributeResult, DealResult, TrainResult
 from protocol.messages import VoteOpening
 from protocol.secrets import RoundSecrets
-from protocol.sharing import HeldShare, SharePackage
+from protocol.sharing import HeldShare, ShareKind, SharePackage
 
-ShareKey = tuple[int, bytes]
+ShareKey = tuple[ShareKind, bytes]
 """Share kind and dealer."""
 
 
@@ -21,6 +22,7 @@ class RoundMemory:
     """Of one round; replaced when the round ends.
 
     `proven`: by dealer, the roots under which the package at hand was found to stand in this life.
+    `released`: the valid shares of each release, in the order in which releases were counted.
     `seeds_sought`: the height, and how many reveals and releases, that check seeds were last looked for in.
     """
 
@@ -30,7 +32,7 @@ class RoundMemory:
     proven: dict[bytes, tuple[bytes, ...]] = field(factory=dict)
     boxes: dict[bytes, bytes] = field(factory=dict)
     zs: dict[bytes, bytes] = field(factory=dict)
-    shares: dict[ShareKey, dict[Index, HeldShare]] = field(factory=dict)
+    released: list[Mapping[ShareKey, HeldShare]] = field(factory=list)
     counted_releases: set[bytes] = field(factory=set)
     started: set[str] = field(factory=set)
     dealt: DealResult | None = None

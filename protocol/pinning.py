@@ -6,11 +6,10 @@ by them, and a node's duties look at the world through them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
-from typing import TypeAlias
 
-from attrs import frozen
+from attrs import field, frozen
 
 from protocol import keys
 from protocol.certificates import more_than_third
@@ -184,8 +183,12 @@ def commitment_fits(contribution: Statement, params: ProtocolParams) -> bool:
     return True
 
 
-ReleasedShares: TypeAlias = tuple[tuple[ShareKind, bytes, HeldShare | None], ...]
-"""(kind, dealer, share); None for a share that is not the dealer's."""
+@frozen
+class ReleasedShares:
+    """What one holder gave back: by kind and dealer; `bad` counts those that are not the dealer's."""
+
+    held: Mapping[tuple[ShareKind, bytes], HeldShare] = field(factory=dict)
+    bad: int = 0
 
 
 def shares_in(release: Statement, state: LedgerState, context: RoundContext) -> ReleasedShares:
@@ -194,18 +197,21 @@ def shares_in(release: Statement, state: LedgerState, context: RoundContext) -> 
     Shares of what nothing is pinned about are left out.
     """
     if not isinstance(release.body, ShareRelease) or release.sender not in context.proposers:
-        return ()
+        return ReleasedShares()
     holder = context.proposers.index(release.sender)
-    shares: list[tuple[ShareKind, bytes, HeldShare | None]] = []
+    shares: dict[tuple[ShareKind, bytes], HeldShare] = {}
+    bad = 0
     for released in release.body.shares:
         kind = ShareKind(released.share_kind)
         pinned = pinned_value(state, released.dealer, kind)
         if pinned is None:
             continue
         held = HeldShare(holder, released.share, released.proof)
-        stands = share_holds(context, context.proposers.index(released.dealer), kind, held, pinned[0])
-        shares.append((kind, released.dealer, held if stands else None))
-    return tuple(shares)
+        if share_holds(context, context.proposers.index(released.dealer), kind, held, pinned[0]):
+            shares[kind, released.dealer] = held
+        else:
+            bad += 1
+    return ReleasedShares(shares, bad)
 
 
 def check_seed_matches(state: LedgerState, context: RoundContext, peer: bytes, seed: bytes) -> bool:

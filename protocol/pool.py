@@ -25,6 +25,8 @@ class Pool:
     _changes: dict[tuple[int, int], list[Slot]] = field(factory=dict, init=False)
     _conflicting_by_id: dict[bytes, Statement] = field(factory=dict, init=False)
     conflicts: dict[Slot, tuple[Statement, Statement]] = field(factory=dict, init=False)
+    version: int = field(default=0, init=False)
+    """Another one after every change."""
 
     def add(self, statement: Statement) -> bool:
         """True if it is new. A second, different one of a slot is kept as evidence, a third is dropped."""
@@ -43,6 +45,7 @@ class Pool:
         self._note_change(slot)
 
     def _note_change(self, slot: Slot) -> None:
+        self.version += 1
         if slot.kind != Kind.TRANSACTION:  # which belong to no round, so that their list would never end
             self._changes.setdefault((slot.round, slot.kind), []).append(slot)
 
@@ -118,6 +121,7 @@ class Pool:
 
     def forget_before(self, round_: int) -> None:
         """Drop the statements of finished rounds; transactions stay until they are applied or void."""
+        self.version += 1
         transaction = int(Kind.TRANSACTION)
         for slot in [s for s in self._by_slot if s[0] < round_ and s[1] != transaction]:
             del self._by_id[self._by_slot.pop(slot).id]
@@ -132,6 +136,7 @@ class Pool:
         """Drop a transaction."""
         statement = self._by_slot.pop(slot, None)
         if statement is not None:
+            self.version += 1
             self._by_id.pop(statement.id, None)
             slots = self._slots[slot.round, slot.kind]
             del slots[bisect_left(slots, slot)]

@@ -105,8 +105,9 @@ class Look:
         self.sharers = frozenset(bundle.peer for bundle in learning.sharers)
         self.voters = frozenset(learning.voters)
         self._is_proposer = desk.me in self.proposers
+        self._advert_round = desk.advert_round
         self._complaints = desk.pool.changes(state.round, Kind.COMPLAINT)
-        self._adverts = self._following(self._advert_of, Kind.KEY_ADVERT, round_=desk.advert_round)
+        self._adverts = self._following(self._advert_of, Kind.KEY_ADVERT, round_=self._advert_round)
         self._bundles = self._following(self._bundle_of, Kind.SHARE_BUNDLE)
         self._contributions = self._following(self._contribution_of, Kind.CONTRIBUTION)
         self._vouchers = self._following(self._voucher_of, Kind.CONTRIBUTION, Kind.RECEIPT, Kind.WITNESS)
@@ -232,7 +233,7 @@ class Look:
     def _advert_of(self, peer: bytes) -> Kind | None:
         if peer not in self.validators:
             return None
-        return self._only(self.desk.advert_round, Kind.KEY_ADVERT, peer)
+        return self._only(self._advert_round, Kind.KEY_ADVERT, peer)
 
     def _bundle_of(self, peer: bytes) -> Kind | None:
         if peer not in self.proposers or peer not in self.validators:

@@ -45,6 +45,7 @@ class Readiness:
         self._readys: dict[bytes, Statement] = {}
         self._tally: Tally | None = None
         self._complete = False
+        self._counted: frozenset[Kind] = frozenset()
 
     @property
     def is_validator(self) -> bool:
@@ -60,7 +61,7 @@ class Readiness:
         """Send Ready when everything expected is here; start the soft deadline when most of it is."""
         clock, look = self.desk.clock, self.progress.look
         have, expected = look.count()
-        self._complete = have >= expected
+        self._complete, self._counted = have >= expected, COUNTED[look.phase]
         if look.phase in PHASES_IN_PARTS:
             self._track_parts(look, now)
         if self._complete:
@@ -73,7 +74,7 @@ class Readiness:
 
     def is_concerned(self, kind: Kind) -> bool:
         """May a statement of this kind change what this node says? Any, once it holds what it waits for."""
-        return self._complete or kind in COUNTED[self.progress.look.phase]
+        return self._complete or kind in self._counted
 
     def _track_parts(self, look: Look, now: Millis) -> None:
         """Soft deadlines inside a phase: for the aggregator's receipts, and for proposers' reveals."""

@@ -56,7 +56,7 @@ class Repair:
         roster = d.state.validators
         have = Have(
             d.state.height,
-            tuple(Held(kind, shelf.told) for kind, shelf in self._shelves().items() if shelf.told),
+            self._told(),
             bitmap(roster, set(d.memory.packages)),
             reply,
         )
@@ -126,7 +126,20 @@ class Repair:
 
     def _shelves(self) -> dict[int, _Shelf]:
         """What I hold, by kind."""
-        return {kind: self._shelf(kind) for kind in (_NEXT_ADVERTS, *_KINDS)}
+        return self.desk.worked_out(
+            "shelves", self._version(), lambda: {kind: self._shelf(kind) for kind in (_NEXT_ADVERTS, *_KINDS)}
+        )
+
+    def _told(self) -> tuple[Held, ...]:
+        """What a `Have` says of them."""
+        return self.desk.worked_out(
+            "told",
+            self._version(),
+            lambda: tuple(Held(kind, shelf.told) for kind, shelf in self._shelves().items() if shelf.told),
+        )
+
+    def _version(self) -> tuple[int, int]:
+        return self.desk.state.round, self.desk.pool.version
 
     def _shelf(self, kind: int) -> _Shelf:
         """What I hold of a kind, written down anew only once something of it has changed."""

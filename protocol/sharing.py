@@ -13,6 +13,7 @@ import struct
 from collections import defaultdict
 from collections.abc import Sequence
 from enum import IntEnum
+from functools import lru_cache
 
 from attrs import field, frozen
 
@@ -126,8 +127,13 @@ def shared_kinds(masking: Masking) -> tuple[ShareKind, ...]:
 
 def share_scope(context: RoundContext, dealer: Index, kind: ShareKind) -> bytes:
     """What all shares of one dealing have in common: network, round, dealer and kind, in 32 bytes."""
-    network, round_ = context.network, round_bytes(context.round)
-    return digest("share", network, round_, context.proposers[dealer], bytes((kind,)))
+    return _scope(context.network, context.round, context.proposers[dealer], kind)
+
+
+@lru_cache(maxsize=4096)
+def _scope(network: bytes, round_: int, dealer: bytes, kind: ShareKind) -> bytes:
+    """Asked for by every holder of a share and again by everyone to whom it is released."""
+    return digest("share", network, round_bytes(round_), dealer, bytes((kind,)))
 
 
 def share_leaf(scope: bytes, holder: bytes, share: bytes) -> bytes:

@@ -18,7 +18,7 @@ from protocol.ledger.block import Block
 from protocol.ledger.state import LedgerState
 from protocol.messages import KIND_RULES, MESSAGE_BYTES, STATEMENT_KINDS, Certificate, Kind
 from protocol.params import ProtocolParams
-from protocol.pinning import ReleasedShares, Rules, commitment_fits, shares_in
+from protocol.pinning import ReleasedShares, Rules, check_seed_matches, commitment_fits, shares_in
 from protocol.round import Opener, apply_block
 
 K = TypeVar("K", bound=Hashable)
@@ -30,6 +30,7 @@ CERTIFICATES = 256
 STATES = 64
 RELEASES = 1_024
 COMMITMENTS = 256
+SEEDS = 1_024
 
 
 class Remembered(Generic[K, V]):
@@ -66,6 +67,7 @@ class SharedChecks(Checks):
         )
         self._shares: Remembered[bytes, tuple[tuple[object, ...], ReleasedShares]] = Remembered(RELEASES)
         self._commitments: Remembered[tuple[bytes, bytes, ProtocolParams], bool] = Remembered(COMMITMENTS)
+        self._seeds: Remembered[tuple[bytes, bytes, bytes], bool] = Remembered(SEEDS)
         self._states: Remembered[tuple[bytes, bytes, bytes], LedgerState] = Remembered(STATES)
 
     def open(self, data: bytes, network: bytes, *, stripped: bool = False) -> Statement:
@@ -100,6 +102,13 @@ class SharedChecks(Checks):
         if known is not None and all(a is b for a, b in zip(known[0], pinned, strict=True)):
             return known[1]
         return self._shares.keep(release.id, (pinned, shares_in(release, state, context)))[1]
+
+    def check_seed_matches(self, state: LedgerState, context: RoundContext, peer: bytes, seed: bytes) -> bool:
+        """A state's root binds what it pins of every seed."""
+        key = (state.root, peer, seed)
+        return self._seeds.get(key) or (
+            check_seed_matches(state, context, peer, seed) and self._seeds.keep(key, True)
+        )
 
     def commitment_fits(self, contribution: Statement, params: ProtocolParams) -> bool:
         key = (contribution.id, contribution.envelope.payload, params)

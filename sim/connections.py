@@ -37,20 +37,22 @@ class Connections:
     def send(self, source: Node, target: Node, data: bytes) -> None:
         """Best effort, and nothing at all where there is no connection."""
         epoch = source.connections.get(target.index)
-        if epoch is None:
-            return
-        now = self._schedule.now
-        for due in self._network.arrivals(source.index, target.index, len(data), now):
-            self._schedule.push(due - now, self._arrive, source, target, epoch, data)
+        if epoch is not None:
+            self._send(source, target, epoch, Received(source.peer, data))
 
     def broadcast(self, source: Node, data: bytes) -> None:
-        for target in source.connections:
-            self.send(source, self._nodes[target], data)
+        message = Received(source.peer, data)
+        for target, epoch in source.connections.items():
+            self._send(source, self._nodes[target], epoch, message)
 
-    def _arrive(self, source: Node, target: Node, epoch: int, data: bytes) -> None:
-        passes = self._network.passes(source.index, target.index)
-        if passes and target.connections.get(source.index) == epoch:
-            self._deliver(target, Received(source.peer, data))
+    def _send(self, source: Node, target: Node, epoch: int, message: Received) -> None:
+        now = self._schedule.now
+        for due in self._network.arrivals(source.index, target.index, len(message.data), now):
+            self._schedule.push(due - now, self._arrive, source.index, target, epoch, message)
+
+    def _arrive(self, source: int, target: Node, epoch: int, message: Received) -> None:
+        if target.connections.get(source) == epoch and self._network.passes(source, target.index):
+            self._deliver(target, message)
 
     def connect_soon(self, a: Node, b: Node) -> None:
         """Two nodes that are up and can reach each other find each other, twins excepted."""

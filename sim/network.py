@@ -142,6 +142,8 @@ class Network:
 
     def passes(self, source: int, target: int) -> bool:
         """Whether bytes flow in this direction now."""
+        if not self._partitions and not self._cut:
+            return True
         return not self.separated(source, target) and (source, target) not in self._cut
 
     def connectable(self, a: int, b: int) -> bool:
@@ -176,8 +178,8 @@ class Network:
         if link.reorder and draw() < link.reorder:
             due += int(draw() * link.late_ms)
         else:
-            due = max(due, self._last_arrival.get((source, target), 0))
-            self._last_arrival[source, target] = due
+            line = source, target
+            self._last_arrival[line] = due = max(due, self._last_arrival.get(line, 0))
         if link.duplicate and draw() < link.duplicate:
             return [due, due + int(draw() * link.late_ms)]
         return [due]

@@ -271,6 +271,8 @@ class World(Injection):
         elif node.slowness > 1.0:
             node.busy_until_ms = max(self.now, node.busy_until_ms) + int(node.slowness) - 1
             self.schedule.push(node.busy_until_ms - self.now, self._show_to_life, node, node.life, event)
+        elif node.filter is None and node.engine is not None:
+            self._handle(node, node.engine, event)
         else:
             self._show(node, event)
 

@@ -34,6 +34,8 @@ FOR_AGGREGATORS = frozenset({Kind.CONTRIBUTION, Kind.RECEIPT, Kind.WITNESS, Kind
 def looked_at(desk: Desk) -> frozenset[Kind]:
     """The kinds of statements of others that may make something due before the next block."""
     learning = desk.learning
+    if learning.phase is Phase.SHARE and not desk.is_proposer:
+        return frozenset()
     kinds = LOOKED_AT.get(learning.phase, frozenset())
     if learning.phase in (Phase.CONTRIBUTE, Phase.AGGREGATE) and (
         desk.me == learning.aggregator or desk.me in learning.voters

@@ -9,7 +9,7 @@ from protocol.jobs import VerifyJob
 from protocol.ledger.state import PinnedContribution
 from protocol.messages import Kind, Reveal
 from protocol.params import Challenge
-from protocol.pinning import check_seed_matches, z_root_from
+from protocol.pinning import z_root_from
 from protocol.secagg.verification import Verdict
 from protocol.sharing import DealerFault, ShareKind, rebuild
 
@@ -53,7 +53,7 @@ def collect_seeds(desk: Desk) -> None:
 
 def take_reveal(desk: Desk, sender: bytes, body: Reveal) -> None:
     findings, state = desk.memory.findings, desk.state
-    if sender not in findings.check_seeds and check_seed_matches(
+    if sender not in findings.check_seeds and desk.checks.check_seed_matches(
         state, desk.context, sender, body.check_seed
     ):
         findings.check_seeds[sender] = body.check_seed

@@ -47,16 +47,17 @@ def count_releases(desk: Desk) -> None:
         if statement.id in memory.counted_releases or statement.sender not in learning.proposers:
             continue
         memory.counted_releases.add(statement.id)
-        for kind, dealer, held in desk.checks.shares_in(statement, desk.state, desk.context):
-            if held is None:
-                desk.outbox.penalise(statement.sender, "share")
-            else:
-                memory.shares.setdefault((kind, dealer), {})[held.holder] = held
+        released = desk.checks.shares_in(statement, desk.state, desk.context)
+        for _ in range(released.bad):
+            desk.outbox.penalise(statement.sender, "share")
+        if released.held:
+            memory.released.append(released.held)
 
 
 def pinned_shares(desk: Desk, dealer: bytes, kind: ShareKind) -> PinnedShares | None:
     """At least T valid shares of a dealer's secret, if so many were released."""
-    held = desk.memory.shares.get((kind, dealer), {})
+    released = [of_one[kind, dealer] for of_one in desk.memory.released if (kind, dealer) in of_one]
+    held = {share.holder: share for share in released}
     if len(held) < desk.learning.threshold:
         return None
     pinned = pinned_value(desk.state, dealer, kind)

@@ -190,7 +190,7 @@ class LedgerState:
             sum(account.stake_units for _, account in self.accounts) + self.treasury_units + self.pool_units
         )
 
-    @property
+    @cached_property
     def root(self) -> bytes:
         """The digest that a block carries as its state root."""
         return digest("state", encode(self))

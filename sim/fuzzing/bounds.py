@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 from attrs import frozen
 
+from protocol.admission import CHECK_RELEASES
 from protocol.cited import CACHE_BYTES, CACHE_SIZE
 from protocol.engine import Engine
 from protocol.negotiation import EARLY_BYTES, EARLY_MESSAGES
@@ -101,8 +102,8 @@ def _of_round(engine: Engine, members: int) -> Iterator[Bound]:
     yield Bound("share packages", len(memory.packages), members)
     yield Bound("sealed boxes", len(memory.boxes), members)
     yield Bound("zs", len(memory.zs), members)
-    yield Bound("shares by dealer", len(memory.shares), 3 * members)
-    yield Bound("shares of one secret", max(map(len, memory.shares.values()), default=0), members)
+    yield Bound("releases that were counted", len(memory.released), 2 * (1 + CHECK_RELEASES) * members)
+    yield Bound("shares of one release", max(map(len, memory.released), default=0), 3 * members)
     yield Bound("uploads that were checked", len(memory.checked_uploads | memory.bad_uploads), 4 * members)
     yield Bound("jobs", len(memory.started), JOBS_OF_A_ROUND)
     yield Bound("blobs of the round", len(memory.blobs), 8 * members)
