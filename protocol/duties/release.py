@@ -71,6 +71,8 @@ def release_checks(desk: Desk) -> None:
     """Rebuild rho_i: at once of those who dropped out, at the soft deadline of all who are late."""
     if not desk.is_proposer or desk.learning.ballot:
         return
+    if not (desk.clock.release or desk.clock.late or _someone_dropped(desk)):
+        return
     contributors = {contribution.peer for contribution in desk.learning.contributors}
     seeds = desk.memory.findings.check_seeds
     missing = [bundle.peer for bundle in desk.learning.sharers if bundle.peer not in seeds]
@@ -84,6 +86,11 @@ def release_checks(desk: Desk) -> None:
     for attempt, dealers in due:
         if dealers and not desk.pool.get(desk.state.round, Kind.SHARE_RELEASE, desk.me, base + attempt):
             release(desk, ReleaseStage.CHECK, attempt, [(d, ShareKind.CHECK) for d in dealers])
+
+
+def _someone_dropped(desk: Desk) -> bool:
+    """Is U2 less than U1?"""
+    return len(desk.learning.contributors) < len(desk.learning.sharers)
 
 
 def accuse_dealer(desk: Desk, fault: DealerFault) -> None:

@@ -15,6 +15,7 @@ from sim.founding import small_params
 from sim.fuzz.draw import draw_scenario, history_seed
 from sim.fuzz.history import History, run_history
 from sim.fuzz.shrink import shrink
+from sim.garbage import collect_seldom
 
 AHEAD = 4
 """Histories in hand of each worker."""
@@ -90,7 +91,7 @@ def _histories(seed: int, workers: int) -> Iterator[History]:
             number += 1
     jobs.warm(small_params(4))
     context = multiprocessing.get_context("fork")
-    with ProcessPoolExecutor(workers, mp_context=context) as pool:
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=collect_seldom) as pool:
         waiting: set[Future[History]] = set()
         number = 0
         try:

@@ -12,6 +12,7 @@ from attrs import frozen
 from protocol import jobs
 from sim.founding import small_params
 from sim.fuzz.draw import draw_scenario, history_seed
+from sim.garbage import collect_seldom
 from sim.mutants.planting import Hunter, Mutant
 from sim.scenario.manifest import Scenario, load_scenario
 from sim.scenario.run import Run, run_scenario
@@ -110,7 +111,8 @@ def hunt_all(
             progress(found[-1])
         return found
     by_name: dict[str, Found] = {}
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("fork")) as pool:
+    context = multiprocessing.get_context("fork")
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=collect_seldom) as pool:
         try:
             for future in as_completed([pool.submit(_hunt_named, m.name, budget) for m in mutants]):
                 result = future.result()
