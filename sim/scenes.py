@@ -23,13 +23,13 @@ from protocol.messages import Kind, ReleaseStage, ShareRelease, Statements
 from protocol.secagg.contribute import compress, encode_update
 from protocol.secagg.scheme import scheme_of
 from protocol.sharing import ShareKind
-from sim.adversaries.tampering import read_statement
 from sim.casting import first_roles, member_of
 from sim.filters import Filter
 from sim.founding import STAKE_UNITS, Founding, build_world, found, small_params
 from sim.invariants.conduct import Conduct
 from sim.learner import SyntheticLearner
 from sim.node import Node
+from sim.reading import read_statement
 from sim.worker import JobWorker, Learner
 from sim.world import ReadBlob
 

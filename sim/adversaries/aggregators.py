@@ -25,7 +25,8 @@ from protocol.secagg.pairs import dangling_seeds
 from protocol.secagg.scheme import Scheme, scheme_of
 from sim.adversaries.coalition import Coalition
 from sim.adversaries.forgery import Int64Vec, kernel_delta, shift_blindly, shift_check, shift_sum
-from sim.adversaries.tampering import JobTampering, StatementTampering, heard, read_statement
+from sim.adversaries.tampering import JobTampering, StatementTampering, heard
+from sim.reading import read_statement
 
 
 @define(eq=False)

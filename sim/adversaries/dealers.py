@@ -28,8 +28,9 @@ from protocol.sharing import (
     share_scope,
 )
 from sim.adversaries.coalition import Coalition
-from sim.adversaries.tampering import JobTampering, StatementTampering, heard, read_statement
+from sim.adversaries.tampering import JobTampering, StatementTampering, heard
 from sim.filters import Filter
+from sim.reading import read_statement
 
 
 @define(eq=False)

@@ -25,7 +25,8 @@ from protocol.ledger.block import (
 )
 from protocol.messages import Body, Kind, Proposal, ShareBundle, Timeout, Transaction, Vote
 from sim.adversaries.following import Following
-from sim.adversaries.tampering import StatementTampering, read_statement
+from sim.adversaries.tampering import StatementTampering
+from sim.reading import read_statement
 
 
 @define(eq=False)

@@ -20,7 +20,8 @@ from protocol.messages import (
     Transaction,
     TransactionKind,
 )
-from sim.adversaries.tampering import StatementTampering, heard, read_statement
+from sim.adversaries.tampering import StatementTampering, heard
+from sim.reading import read_statement
 
 
 @define(eq=False)

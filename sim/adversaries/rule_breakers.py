@@ -24,8 +24,9 @@ from protocol.messages import (
 from protocol.sharing import DealerFault, HeldShare, ShareKind
 from sim.adversaries.actor import Actor, Behaviour
 from sim.adversaries.leaders import CitingLeader, RewritingLeader
-from sim.adversaries.tampering import StatementTampering, read_statement
+from sim.adversaries.tampering import StatementTampering
 from sim.filters import Filter
+from sim.reading import read_statement
 
 
 @define(eq=False)

@@ -27,8 +27,9 @@ from protocol.messages import (
 )
 from protocol.secrets import possession_message
 from protocol.sharing import SHARE_BYTES, Dealing, deal
-from sim.adversaries.tampering import StatementTampering, heard, read_statement
+from sim.adversaries.tampering import StatementTampering, heard
 from sim.filters import Filter
+from sim.reading import read_statement
 
 LOW_ORDER_KEY = bytes(32)
 """A point of small order: an agreement with it is all zero, whatever the other's secret."""

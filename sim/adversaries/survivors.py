@@ -16,7 +16,8 @@ from protocol.messages import STATEMENT_KINDS, Contribution, Kind, Proposal, Rea
 from protocol.pool import Pool
 from protocol.tally import Tally
 from sim.adversaries.following import Following
-from sim.adversaries.tampering import StatementTampering, heard, read_statement
+from sim.adversaries.tampering import StatementTampering, heard
+from sim.reading import read_statement
 
 
 @define(eq=False)

@@ -14,7 +14,7 @@ from protocol.jobs import Job, JobResult
 from protocol.keys import Identity
 from protocol.messages import Body, Kind, Statements
 from sim.filters import Filter
-from sim.reading import read_statement as read_statement
+from sim.reading import read_statement
 
 
 def heard(event: Event) -> list[Statement]:

@@ -19,7 +19,6 @@ from protocol.keys import Identity
 from protocol.sortition import SortitionError
 from sim.checks import SharedChecks
 from sim.founding import Founding, build_world, found, small_params, supply_of, total_units
-from sim.garbage import collect_seldom
 from sim.invariants.supply import Supply
 from sim.learner import SyntheticLearner, sample_count
 from sim.node import Node
@@ -99,7 +98,6 @@ def bench_simulator(
     warm = build_world(4, seed, profile=profile, keep_trace=0)
     warm.run(rounds_ended(warm, 1))
 
-    collect_seldom()
     watch = Stopwatch()
     founding = found(nodes, seed, params)
     worker = _TimedWorker(watch, SyntheticLearner(params, founding.bytes32("learner")))

@@ -87,7 +87,9 @@ def simulator(nodes: int, rounds: int, dimension: int, profile: str, seed: int) 
 
     start_no_thread_pools()
     from sim.bench.histories import BenchError, bench_simulator, render
+    from sim.garbage import collect_seldom
 
+    collect_seldom()
     try:
         with click.progressbar(length=rounds, label=f"{nodes} nodes", file=sys.stderr) as bar:
             result = bench_simulator(

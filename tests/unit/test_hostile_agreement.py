@@ -14,9 +14,9 @@ from protocol.keys import Identity
 from protocol.ledger.block import BlockKind
 from protocol.messages import MAX_VIEW, Certificate, Kind, Timeout, Vote, VotePhase
 from sim.adversaries.leaders import FramingLeader, TimeoutClimber
-from sim.adversaries.tampering import read_statement
 from sim.adversaries.voters import Withholder
 from sim.filters import Filter
+from sim.reading import read_statement
 from sim.scenes import Scene
 
 NETWORK = bytes(32)
