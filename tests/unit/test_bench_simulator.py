@@ -44,7 +44,7 @@ def test_what_cannot_be_simulated_is_refused(nodes: int, rounds: int, dimension:
 
 
 def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "flocknode", "bench", "sim", "--nodes", "4", *arguments]
+    command = [sys.executable, "-m", "flocknode.cli.main", "bench", "sim", "--nodes", "4", *arguments]
     return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
 
 
