@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import sqlite3
@@ -17,6 +18,7 @@ from sim.lab.machine import LabError, hide_mounts, mount_tmpfs, unmount
 DISK_BYTES = 256 * 2**20
 """Of a node whose disk is to run full: memory is used only for what it writes."""
 SAMPLE_BYTES = 32
+FILL_ATTEMPTS = 1_000
 
 
 def corrupt_store(directory: Path, random: Random) -> None:
@@ -85,10 +87,23 @@ class Disks:
         self._mounted.append(directory)
 
     def fill(self, directory: Path) -> None:
-        """Leave no room: the disk is as large as what is on it."""
-        status = os.statvfs(directory)
-        used = (status.f_blocks - status.f_bfree) * status.f_frsize
-        mount_tmpfs(directory, used, remount=True)
+        """Leave no room: the disk is as large as what is on it. Raises `LabError`.
+
+        The kernel refuses to make it smaller than that, and the node goes on writing while this looks.
+        """
+        for _ in range(FILL_ATTEMPTS):
+            status = os.statvfs(directory)
+            used = (status.f_blocks - status.f_bfree) * status.f_frsize
+            try:
+                mount_tmpfs(directory, used, remount=True)
+            except OSError as error:
+                if error.errno != errno.EINVAL:
+                    raise LabError(
+                        f"the disk of {directory.name} stays as it is: {error.strerror}"
+                    ) from error
+            else:
+                return
+        raise LabError(f"the disk of {directory.name} does not fill: it was written to each time")
 
     def free(self, directory: Path) -> None:
         mount_tmpfs(directory, DISK_BYTES, remount=True)
