@@ -16,7 +16,7 @@ from protocol.cited import Cited
 from protocol.codec import DecodeError, decode
 from protocol.consensus import Agreement, Safety
 from protocol.duties import check, results, share, zs
-from protocol.duties.advance import advance, looked_at
+from protocol.duties.advance import advance, looked_at, makes_due
 from protocol.duties.contribute import payload_fits
 from protocol.duties.desk import Desk
 from protocol.envelope import Statement, WireError
@@ -285,8 +285,10 @@ class Engine:
             )
         if statement.kind is Kind.CONTRIBUTION:
             self._keep_contribution(statement)
-        self._due |= statement.kind in self._looked_at or statement.sender == self.me
-        self._look |= self._due or self.negotiation.is_concerned(statement.kind)
+        self._due |= statement.sender == self.me or (
+            statement.kind in self._looked_at and makes_due(self.desk, statement)
+        )
+        self._look |= self.negotiation.is_concerned(statement.kind) or self._due
 
     def _keep_contribution(self, statement: Statement) -> None:
         """Its commitment is needed until the round is verified, and nobody else may have it by then."""

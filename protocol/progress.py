@@ -42,9 +42,14 @@ def soft_deadline_ms(elapsed_ms: int) -> int:
     return elapsed_ms * SOFT_FACTOR_PERCENT // 100 + SOFT_GRACE_MS
 
 
+def most(expected: int) -> int:
+    """How many are most of what is expected."""
+    return max(1, expected * SOFT_SHARE_PERCENT // 100)
+
+
 def is_most(have: int, expected: int) -> bool:
     """80 % of what is expected, rounded down, and at least one."""
-    return expected > 0 and have >= max(1, expected * SOFT_SHARE_PERCENT // 100)
+    return expected > 0 and have >= most(expected)
 
 
 COUNTED = {
@@ -52,12 +57,25 @@ COUNTED = {
     Phase.SHARE: frozenset({Kind.SHARE_BUNDLE, Kind.COMPLAINT, Kind.SHARE_OPENING}),
     Phase.CONTRIBUTE: frozenset({Kind.CONTRIBUTION, Kind.RECEIPT, Kind.WITNESS}),
     Phase.AGGREGATE: frozenset({Kind.AGGREGATE_CLAIM}),
-    Phase.BALLOT: frozenset({Kind.SEALED_VOTE}),
+    Phase.BALLOT: frozenset({Kind.SEALED_VOTE, Kind.REVEAL}),
     Phase.DISPUTE: frozenset[Kind](),
     Phase.VOTE: frozenset({Kind.VOTE_OPENING}),
-    Phase.RECOVER: frozenset[Kind](),
+    Phase.RECOVER: frozenset({Kind.REVEAL}),
 }
 """The statements that a phase waits for. What else it waits for, duties find out."""
+
+ONE_MORE = frozenset(
+    {
+        Kind.KEY_ADVERT,
+        Kind.SHARE_BUNDLE,
+        Kind.CONTRIBUTION,
+        Kind.RECEIPT,
+        Kind.REVEAL,
+        Kind.SEALED_VOTE,
+        Kind.VOTE_OPENING,
+    }
+)
+"""Those of them of which each adds at most one to whatever is counted, and changes nothing else."""
 
 
 class Progress:

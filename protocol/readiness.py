@@ -20,10 +20,12 @@ from protocol.ledger.state import Phase
 from protocol.messages import Kind, Ready
 from protocol.progress import (
     COUNTED,
+    ONE_MORE,
     Look,
     Progress,
     give_up_ms,
     is_most,
+    most,
     soft_deadline_ms,
 )
 from protocol.round import BlockError, block_effect
@@ -46,6 +48,7 @@ class Readiness:
         self._tally: Tally | None = None
         self._complete = False
         self._counted: frozenset[Kind] = frozenset()
+        self._steps = 0
 
     @property
     def is_validator(self) -> bool:
@@ -70,11 +73,33 @@ class Readiness:
             clock.most_since_ms = now
             elapsed = now - clock.began_ms
             self.desk.outbox.add(SetTimer("soft", soft_deadline_ms(elapsed) - elapsed))
+        self._steps = self._steps_left(look, (have, expected))
         return False
 
+    def _steps_left(self, look: Look, counted: tuple[int, int]) -> int:
+        """How many statements of `ONE_MORE` must come in before `track` could do anything."""
+        clock = self.desk.clock
+        have, expected = counted
+        steps = expected - have
+        marks = [] if clock.most_since_ms is not None else [look.most_of(counted)]
+        if not clock.witness_set:
+            marks.append(look.contributions())
+        if not clock.release_set:
+            marks.append(look.reveals())
+        for held, whole in marks:
+            if whole:
+                steps = min(steps, most(whole) - held)
+        return steps
+
     def is_concerned(self, kind: Kind) -> bool:
-        """May a statement of this kind change what this node says? Any, once it holds what it waits for."""
-        return self._complete or kind in self._counted
+        """May a statement of this kind, which has come in, change what this node says or does?
+
+        Any may once it holds what it waits for; before that, only the one that is enough.
+        """
+        if self._complete or kind not in self._counted:
+            return self._complete
+        self._steps -= kind in ONE_MORE
+        return self._steps <= 0 or kind not in ONE_MORE
 
     def _track_parts(self, look: Look, now: Millis) -> None:
         """Soft deadlines inside a phase: for the aggregator's receipts, and for proposers' reveals."""

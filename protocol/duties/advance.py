@@ -8,13 +8,14 @@ order. Nothing here acts on a block that is not final.
 from __future__ import annotations
 
 from protocol.duties.aggregate import aggregate, take_sum
-from protocol.duties.check import collect_seeds, reveal, verify
+from protocol.duties.check import collect_seeds, lacks_seeds, reveal, verify
 from protocol.duties.contribute import contribute, train
 from protocol.duties.desk import Desk
 from protocol.duties.release import release_checks, release_unmasking
-from protocol.duties.share import advertise, share
+from protocol.duties.share import advertise, is_awaited, share
 from protocol.duties.uploads import take_uploads
 from protocol.duties.vote import dispute, open_vote, seal_vote
+from protocol.envelope import Statement
 from protocol.ledger.state import Phase
 from protocol.messages import Kind
 
@@ -42,6 +43,16 @@ def looked_at(desk: Desk) -> frozenset[Kind]:
     ):
         kinds |= FOR_AGGREGATORS
     return kinds
+
+
+def makes_due(desk: Desk, statement: Statement) -> bool:
+    """May this statement of a kind that is looked at make something due? A check seed is taken in at once."""
+    if statement.kind is Kind.SHARE_BUNDLE:
+        return is_awaited(desk, statement.sender)
+    if statement.kind is Kind.REVEAL:
+        collect_seeds(desk)
+        return not lacks_seeds(desk)
+    return True
 
 
 def advance(desk: Desk) -> bool:

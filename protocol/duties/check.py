@@ -51,6 +51,12 @@ def collect_seeds(desk: Desk) -> None:
         rebuild_seeds(desk)
 
 
+def lacks_seeds(desk: Desk) -> bool:
+    """Does verifying wait for the check seed of a contributor?"""
+    seeds = desk.memory.findings.check_seeds
+    return any(contribution.peer not in seeds for contribution in desk.learning.contributors)
+
+
 def take_reveal(desk: Desk, sender: bytes, body: Reveal) -> None:
     findings, state = desk.memory.findings, desk.state
     if sender not in findings.check_seeds and desk.checks.check_seed_matches(
@@ -110,7 +116,7 @@ def verify_job(desk: Desk) -> VerifyJob | None:
     if claim is None or state.model_digest not in desk.blobs:
         return None
     contributors = [contribution.peer for contribution in learning.contributors]
-    if any(peer not in findings.check_seeds for peer in contributors):
+    if lacks_seeds(desk):
         return None
     z_root = learning.z_root or z_root_from(state, desk.rules, findings.zs or ())
     commitments = [commitment_of(desk, contribution) for contribution in learning.contributors]

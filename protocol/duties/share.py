@@ -60,6 +60,16 @@ def on_box(desk: Desk, dealer: bytes, box: bytes) -> None:
         desk.memory.boxes[dealer] = box
 
 
+def is_awaited(desk: Desk, dealer: bytes) -> bool:
+    """Is there something of this dealer that only its bundle lets this node take in?"""
+    memory = desk.memory
+    return (
+        dealer in memory.boxes
+        or dealer in memory.packages
+        or bool(desk.pool.changes(desk.state.round, Kind.SHARE_OPENING))
+    )
+
+
 def open_boxes(desk: Desk) -> None:
     round_, memory = desk.state.round, desk.memory
     for dealer in sorted(memory.boxes):
