@@ -6,6 +6,7 @@ worked out anew. Only what holds is remembered; what fails is found out again by
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
 
@@ -40,7 +41,7 @@ class Remembered(Generic[K, V]):
         self._limit = limit
         self._held = 0
         self._entries: dict[K, V] = {}
-        self._weights: dict[K, int] = {}
+        self._weights: OrderedDict[K, int] = OrderedDict()
         self.get: Callable[[K], V | None] = self._entries.get
 
     def keep(self, key: K, value: V, weight: int = 1) -> V:
@@ -50,9 +51,9 @@ class Remembered(Generic[K, V]):
             self._weights[key] = weight
             self._held += weight
             while self._held > self._limit:
-                oldest = next(iter(self._entries))
+                oldest, its_weight = self._weights.popitem(last=False)
                 del self._entries[oldest]
-                self._held -= self._weights.pop(oldest)
+                self._held -= its_weight
         return value
 
 
