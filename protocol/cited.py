@@ -35,6 +35,12 @@ class Cited:
         """A statement whose signature is known to hold."""
         self._keep(statement.cited(), statement.bare)
 
+    def forget_before(self, round_: int) -> None:
+        """No later block cites statements of earlier rounds, save transactions, which are opened again."""
+        for data in [data for data, statement in self._opened.items() if statement.round < round_]:
+            del self._opened[data]
+            self.held_bytes -= len(data)
+
     def _keep(self, data: bytes, statement: Statement) -> None:
         if data not in self._opened:
             self.held_bytes += len(data)

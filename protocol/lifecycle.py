@@ -133,6 +133,7 @@ class Lifecycle:
         for round_ in [r for r in self.desk.seeds if r <= ended]:
             del self.desk.seeds[round_]
         self.desk.pool.forget_before(ended + 1)
+        self.cited.forget_before(ended + 1)
         self._forget_transactions()
         self._notify_outcome(before)
 

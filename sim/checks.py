@@ -26,6 +26,8 @@ K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 
 OPENED_BYTES = 32 << 20
+STATEMENT_BYTES = 4 << 10
+"""What a statement weighs beside its bytes."""
 SIGNATURES = 16_384
 CERTIFICATES = 256
 STATES = 64
@@ -74,7 +76,9 @@ class SharedChecks(Checks):
     def open(self, data: bytes, network: bytes, *, stripped: bool = False) -> Statement:
         key = (data, network, stripped)
         return self._opened.get(key) or self._opened.keep(
-            key, open_envelope(data, network, stripped=stripped, verify=self.verify), len(data)
+            key,
+            open_envelope(data, network, stripped=stripped, verify=self.verify),
+            STATEMENT_BYTES + len(data),
         )
 
     def certificate_holds(
@@ -123,10 +127,11 @@ class SharedChecks(Checks):
             self._signed.keep(statement.id, (statement.sender, statement.envelope.signature))
         if _would_open(statement):
             network = statement.envelope.network
-            self._opened.keep((statement.encoded, network, False), statement, len(statement.encoded))
+            weight = STATEMENT_BYTES + len(statement.encoded)
+            self._opened.keep((statement.encoded, network, False), statement, weight)
             if statement.kind in STATEMENT_KINDS or statement.kind is Kind.READY:  # which stand in blocks
                 bare = statement.bare
-                self._opened.keep((bare.encoded, network, True), bare, len(bare.encoded))
+                self._opened.keep((bare.encoded, network, True), bare, weight)
 
     def verify(self, peer: bytes, message: bytes, signature: bytes) -> bool:
         """`protocol.keys.verify`, without the work where one of the nodes itself made the signature."""
