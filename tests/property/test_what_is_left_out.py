@@ -1,0 +1,60 @@
+"""A node that looks at everything after every event does just what one does that looks where it must."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from protocol import engine
+from protocol.duties.desk import Desk
+from protocol.envelope import Statement
+from protocol.messages import Kind
+from protocol.readiness import Readiness
+from sim.fuzz.draw import draw_scenario, history_seed
+from sim.scenario.manifest import Scenario, load_scenario
+from sim.scenario.run import run_scenario
+
+SCENARIOS = Path(__file__).parents[2] / "sim" / "scenarios"
+SHIPPED = (
+    "no-fault",
+    "drop-before-reveal",
+    "two-faced-dealer",
+    "unanswered-complaint",
+    "drop-most-that-may",
+    "garbage-check-shares",
+    "store-back-in-time",
+)
+CAMPAIGN = 77
+
+
+def digest_of(scenario: Scenario, seed: int) -> str:
+    return run_scenario(scenario, seed, keep_trace=200).stage.world.trace_digest()
+
+
+def look_at_everything(monkeypatch: pytest.MonkeyPatch) -> None:
+    def always(_: Readiness, kind: Kind) -> bool:
+        return True
+
+    def due(desk: Desk, statement: Statement) -> bool:
+        return True
+
+    monkeypatch.setattr(Readiness, "is_concerned", always)
+    monkeypatch.setattr(engine, "makes_due", due)
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_shipped_scenarios(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    scenario = load_scenario(SCENARIOS / f"{name}.toml")
+    lazy = digest_of(scenario, 1)
+    look_at_everything(monkeypatch)
+    assert digest_of(scenario, 1) == lazy
+
+
+@pytest.mark.parametrize("number", range(8))
+def test_drawn_histories(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    seed = history_seed(CAMPAIGN, number)
+    scenario = draw_scenario(seed)
+    lazy = digest_of(scenario, seed)
+    look_at_everything(monkeypatch)
+    assert digest_of(scenario, seed) == lazy, f"seed {seed}"
