@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Mapping
 
 from attrs import frozen
 
-from sim.scenario.manifest import Scenario
+from sim.scenario.manifest import Scenario, ScenarioError
 from sim.scenario.run import Run, run_scenario
 
 LEAST_ROUNDS = 3
 TRACE_LINES = 64
 TWIN = "twin"
+SIMULATOR = "the simulator raises nothing"
 
 
 @frozen(kw_only=True)
@@ -32,9 +34,26 @@ class History:
 
 
 def run_history(scenario: Scenario, seed: int) -> History:
-    """Run it; raises nothing that a protocol bug can cause. One that fails is run again with a trace."""
-    history = _run(scenario, seed, 0)
-    return history if history.invariant is None else _run(scenario, seed, TRACE_LINES)
+    """Run it. One that fails is run again with a trace.
+
+    A mistake of the simulator's own fails the history, and not the campaign. Raises `ScenarioError` only, for
+    a cast that cannot be.
+    """
+    try:
+        history = _run(scenario, seed, 0)
+        return history if history.invariant is None else _run(scenario, seed, TRACE_LINES)
+    except ScenarioError:
+        raise
+    except Exception:
+        return History(
+            seed=seed,
+            scenario=scenario,
+            rounds=0,
+            events=0,
+            struck={},
+            invariant=SIMULATOR,
+            what=traceback.format_exc(),
+        )
 
 
 def _run(scenario: Scenario, seed: int, keep_trace: int) -> History:

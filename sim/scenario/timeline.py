@@ -19,6 +19,7 @@ from sim.scenario.manifest import Fault, FaultKind
 from sim.scenario.selectors import Parts, Selector, parts_of_state, select
 
 if TYPE_CHECKING:
+    from protocol.envelope import Statement
     from sim.node import Node
     from sim.world import World
 
@@ -115,7 +116,7 @@ class Timeline:
         for armed in list(self._armed):
             if node.index in armed.nodes and any(
                 statement.kind is armed.fault.sends and statement.round == armed.round
-                for statement in own_statements(effect.data, node.peer)
+                for statement in _said(node, effect.data)
             ):
                 armed.nodes.discard(node.index)
                 self._strike(armed.fault, (node.index,))
@@ -285,6 +286,16 @@ _STRIKES: Mapping[FaultKind, Callable[[Timeline, Fault, tuple[int, ...]], Sequen
     FaultKind.TRUNCATE: Timeline._truncate,
     FaultKind.DISK_FULL: Timeline._disk_full,
 }
+
+
+def _said(node: Node, data: bytes) -> list[Statement]:
+    """Own statements in a message; an adversary also says what is none."""
+    try:
+        return list(own_statements(data, node.peer))
+    except ValueError:
+        if node.honest:
+            raise
+        return []
 
 
 def _ms(seconds: float) -> Millis:

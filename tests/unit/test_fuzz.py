@@ -13,7 +13,7 @@ from sim.adversaries.registry import BEHAVIOURS
 from sim.cli.fuzz import fuzz
 from sim.fuzz.campaign import Campaign, run_campaign
 from sim.fuzz.draw import draw_scenario, history_seed
-from sim.fuzz.history import History, run_history
+from sim.fuzz.history import SIMULATOR, History, run_history
 from sim.fuzz.shrink import shrink
 from sim.scenario.manifest import Expectation, FaultKind, LinkTable, Scenario, parse_scenario
 from sim.scenario.run import run_scenario
@@ -158,3 +158,42 @@ def test_the_command_keeps_a_failing_scenario_and_says_how_to_replay_it(
     assert f"replay: flocknode sim run {kept} --seed {seed}" in result.output
     replayed = run_scenario(parse_scenario(kept.read_text(), str(kept)), seed)
     assert any("should have been aborted" in failure for failure in replayed.failures)
+
+
+def test_a_fault_waits_for_a_statement_of_an_adversary_that_also_says_what_is_none() -> None:
+    """Campaign 4006: what an oversender says beyond every limit ended the campaign."""
+    scenario = parse_scenario(
+        """
+        name = "armed-oversender"
+        about = "A node that sends too much dies as it sends its sealed vote."
+        [network]
+        nodes = 7
+        rounds = 3
+        [[nodes]]
+        who = "voter 0"
+        behaviour = "oversender"
+        [[faults]]
+        at = "round 1 / share"
+        do = "kill"
+        who = "voter 0"
+        sends = "SEALED_VOTE"
+        for_s = 2
+        """,
+        "armed.toml",
+    )
+    history = run_history(scenario, 1)
+    assert history.invariant is None, history.what
+    assert {"kill", "oversender"} <= set(history.struck)
+
+
+def test_a_mistake_of_the_simulator_fails_the_history_and_not_the_campaign(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise ZeroDivisionError("the harness")
+
+    monkeypatch.setattr("sim.fuzz.history.run_scenario", broken)
+    history = run_history(DRAWN[0], 1)
+    assert history.invariant == SIMULATOR
+    assert "ZeroDivisionError: the harness" in history.what
+    assert history.counts
