@@ -174,23 +174,28 @@ class Network:
         draw = self._random.random
         if link.loss and draw() < link.loss:
             return []
-        due = now + self._queued_ms(source, target, size, link, now) + link.latency_ms(0, self._random)
+        line = source, target
+        due = self._sent(line, size, link, now) + link.latency_ms(0, self._random)
         if link.reorder and draw() < link.reorder:
             due += int(draw() * link.late_ms)
         else:
-            line = source, target
-            self._last_arrival[line] = due = max(due, self._last_arrival.get(line, 0))
+            last = self._last_arrival.get(line, 0)
+            if due < last:
+                due = last
+            self._last_arrival[line] = due
         if link.duplicate and draw() < link.duplicate:
             return [due, due + int(draw() * link.late_ms)]
         return [due]
 
-    def _queued_ms(self, source: int, target: int, size: int, link: LinkModel, now: int) -> int:
-        """How long until the last byte is on the line: a message waits for those before it."""
-        free = max(now, self._line_free.get((source, target), 0))
-        sent = free + size // link.bytes_per_ms
+    def _sent(self, line: tuple[int, int], size: int, link: LinkModel, now: int) -> int:
+        """When the last byte is on the line: a message waits for those before it."""
+        free = self._line_free.get(line, now)
+        sent = (free if free > now else now) + size // link.bytes_per_ms
         if sent > now:
-            self._line_free[source, target] = sent
-        return sent - now
+            self._line_free[line] = sent
+        elif free < now:
+            del self._line_free[line]
+        return sent
 
     def round_trip_ms(self, a: int, b: int, reply_bytes: int) -> int:
         """One request and its reply of `reply_bytes`."""

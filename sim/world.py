@@ -216,15 +216,16 @@ class World(Injection):
         """
         deadline = self.now + max_virtual_ms
         last = self.schedule.happened + max_events
+        schedule = self.schedule
         while not until(self):
-            due = self.schedule.next_due()
+            due = schedule.next_due()
             if due is None:
                 raise SimulationStalled(self, "nothing is left to happen")
             if due > deadline:
                 raise SimulationStalled(self, f"not there after {max_virtual_ms} virtual ms")
-            if self.schedule.happened >= last:
+            if schedule.happened >= last:
                 raise SimulationStalled(self, f"not there after {max_events} events")
-            self.schedule.step()
+            schedule.step()
 
     def run_for(self, virtual_ms: Millis) -> None:
         """Let an amount of time pass, whatever happens in it."""
@@ -299,7 +300,7 @@ class World(Injection):
             raise EngineRaisedError(self, f"node {node.index} raised {error!r} on {event!r}") from error
         if node.filter is not None:
             effects = self._bent(node, node.filter.effects, effects)
-        crash = node.due_crash(len(effects))
+        crash = node.due_crash(len(effects)) if node.crash_is_planned else None
         performed = self._perform_all(node, effects if crash is None else effects[: crash.effects])
         if crash is not None and node.alive:
             self._crash(node, crash.restart_ms)
