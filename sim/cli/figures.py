@@ -6,7 +6,9 @@ import click
 
 from flocknode.cli.lazy import LazyGroup
 
-COMMANDS: dict[str, tuple[str, str]] = {}
+COMMANDS = {
+    "flock": ("sim.cli.figures_flock:flock", "FLock: poisoning, votes and stakes, with real training."),
+}
 
 
 @click.group(cls=LazyGroup, lazy=COMMANDS, short_help="Run the papers' experiments again and draw them.")
