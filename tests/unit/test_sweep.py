@@ -181,6 +181,13 @@ def test_what_fails_on_the_cluster_is_told_and_the_rest_kept(fake_ray: _FakeRay,
 
 
 def test_ray_itself(tmp_path: Path) -> None:
+    """With functions of this package: Ray's processes do not find those of a test."""
     pytest.importorskip("ray")
-    here = sweep(RUNS, square, Store(tmp_path / "here", "s"), LocalEngine())
-    assert here == sweep(RUNS, square, Store(tmp_path / "there", "s"), RayEngine())
+    from sim.figures.flock.experiment import FlockRun, execute
+
+    runs = [
+        FlockRun(task="lending-club", rule="vote", malicious_percent=25, seed=seed, rounds=3, clients=16)
+        for seed in (1, 2, 3)
+    ]
+    here = sweep(runs, execute, Store(tmp_path / "here", "s"), LocalEngine())
+    assert here == sweep(runs, execute, Store(tmp_path / "there", "s"), RayEngine())
