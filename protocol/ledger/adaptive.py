@@ -4,6 +4,9 @@ FLock closes on setting gamma by the share of malicious clients. Nobody knows th
 of it: where a share e of the voters is wrong, a majority is right with log odds proportional to its margin.
 So a verdict that hung on one vote moves little money, and a clear one moves much; and while the votes of the
 last rounds disagree, everything is cheaper. Integers only; a pure function of what the ledger records.
+
+Networks have a fixed gamma (docs/PROTOCOL.md section 6). `flocknode sim figures flock` measures this rule
+against it.
 """
 
 from __future__ import annotations
