@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import sys
 import types
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, as_completed
 from pathlib import Path
 from typing import Any
 
 import pytest
 from attrs import frozen
 
+from sim.figures import local_engine
 from sim.figures.local_engine import LocalEngine
 from sim.figures.ray_engine import RayEngine
 from sim.figures.sweep import R, Result, Store, SweepError, code_stamp, run_key, sweep
@@ -28,6 +32,11 @@ def square(run: Squared) -> Result:
         with Path(run.log).open("a") as file:
             file.write(f"{run.number}\n")
     return {"square": run.number**2, "third": run.number / 3, "pair": (1, 2)}
+
+
+def kill_itself(run: Squared) -> Result:
+    os.kill(os.getpid(), signal.SIGKILL)
+    return {}
 
 
 def fail_at_three(run: Squared) -> Result:
@@ -76,6 +85,31 @@ def test_a_stopped_sweep_goes_on_where_it_was(tmp_path: Path) -> None:
     assert log.read_text().split() == ["0", "1", "2", "3", "4", "5"]
     assert heard == [3, 1, 1, 1]
     assert [results[run]["square"] for run in runs] == [0, 1, 4, 9, 16, 25]
+
+
+def test_an_interrupt_keeps_what_is_under_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(futures: Sequence[Future[Result]]) -> Iterator[Future[Result]]:
+        yield next(as_completed(futures))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(local_engine, "as_completed", interrupted)
+    runs = [Squared(number) for number in range(40)]
+    store = Store(tmp_path, "s")
+    with pytest.raises(KeyboardInterrupt):
+        sweep(runs, square, store, LocalEngine(2))
+    kept = [store.get(run) for run in runs]
+    # What had begun is a beginning of the list, whatever the first to be done was.
+    assert sum(result is not None for result in kept) > 0
+    assert all(
+        result in (None, square(run) | {"pair": [1, 2]}) for run, result in zip(runs, kept, strict=True)
+    )
+    monkeypatch.undo()
+    assert sweep(runs, square, store, LocalEngine(1))[runs[39]]["square"] == 39**2
+
+
+def test_a_killed_process_is_told(tmp_path: Path) -> None:
+    with pytest.raises(SweepError, match="a process of the sweep was killed"):
+        sweep(RUNS[:3], kill_itself, Store(tmp_path, "s"), LocalEngine(2))
 
 
 @pytest.mark.parametrize("damage", ["", "{", '{"run": {}}', '{"result": 3}', "[]"])
