@@ -46,13 +46,18 @@ class TaskSize:
 
 @frozen(kw_only=True)
 class Size:
-    """How much is computed. `etas` in percent, `gammas` in tokens, ascending."""
+    """How much is computed. `etas` in percent, `gammas` in tokens, ascending.
+
+    `alone_seeds` and `alone_rounds` are those of the contract without training.
+    """
 
     tasks: tuple[TaskSize, ...]
     clients: int = 50
     etas: tuple[int, ...] = ETAS
     gammas: tuple[int, ...] = GAMMAS
     first_seed: int = 1
+    alone_seeds: int = 24
+    alone_rounds: int = 160
 
     @property
     def all_gammas(self) -> tuple[int, ...]:
@@ -103,6 +108,8 @@ QUICK = Size(
     ),
     etas=(10, 40),
     gammas=(8, 16),
+    alone_seeds=8,
+    alone_rounds=100,
 )
 
 
