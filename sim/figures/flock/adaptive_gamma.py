@@ -68,11 +68,10 @@ def adaptive_figure(outcomes: Outcomes) -> Figure:
         name="flock-adaptive-gamma",
         title="A gamma that follows the votes",
         text=(
-            "The adaptive gamma of a round is clamp(slope x margin x (recent margin + floor)): the margin is "
-            "by how large a share of its voters the verdict was carried, the recent one its mean over the "
-            f"last {rule.window} rounds. Slope {rule.slope_units / MICRO:g}, floor "
-            f"{rule.floor_permille / 1000:g}, between {rule.lowest_units / MICRO:g} and "
-            f"{rule.highest_units / MICRO:g} tokens "
+            f"The adaptive gamma of a round is {rule.slope_units / MICRO:g} tokens times its margin, the "
+            "share of the voters by which the verdict was carried. It is at least "
+            f"{rule.lowest_units / MICRO:g}, and at most {rule.calm_units / MICRO:g} while the votes of the "
+            f"last {rule.window} rounds were clear, rising to {rule.highest_units / MICRO:g} as they split "
             "(protocol/ledger/adaptive.py). It is an option of the contract that these figures use; networks "
             "have a fixed gamma."
         ),
