@@ -104,7 +104,7 @@ FULL = Size(
 QUICK = Size(
     tasks=(
         TaskSize(task=LENDING_CLUB, seeds=5, accuracy_rounds=40, contract_rounds=60),
-        TaskSize(task=MNIST, seeds=5, accuracy_rounds=30, contract_rounds=30),
+        TaskSize(task=MNIST, seeds=5, accuracy_rounds=60, contract_rounds=60),
     ),
     etas=(10, 40),
     gammas=(8, 16),
