@@ -10,14 +10,14 @@ import protocol.ledger
 from protocol.sortition import default_roles
 from sim.figures.flock.accuracy import accuracy_figure
 from sim.figures.flock.adaptive_gamma import adaptive_figure
-from sim.figures.flock.contract_figure import AloneOutcomes, contract_figure
+from sim.figures.flock.contract_figure import AloneOutcomes, alone_runs, contract_figure, run_alone
 from sim.figures.flock.experiment import BOOST, FlockRun, execute
 from sim.figures.flock.payers import payers_figure
 from sim.figures.flock.plan import TITLES, Outcomes, Size
 from sim.figures.flock.problem import ALPHA, IMAGES, LENDING_CLUB
 from sim.figures.flock.survival import survival_figure
 from sim.figures.flock.tokens import tokens_figure
-from sim.figures.report import Chapter
+from sim.figures.report import Chapter, write_chapter
 from sim.figures.sweep import Engine, Progress, Store, code_stamp, sweep
 
 NAME = "flock"
@@ -43,6 +43,24 @@ def run_store(out: Path) -> Store:
     modules = [Path(__file__).with_name(f"{name}.py") for name in RUN_MODULES]
     versions = [version("torch"), version("numpy")]
     return Store(out / RUNS, code_stamp([*packages, *modules], versions))
+
+
+def count_runs(size: Size) -> int:
+    """How many runs `make_chapter` needs, trained ones and those of the contract alone."""
+    return len(set(size.runs())) + len(alone_runs(size))
+
+
+def make_chapter(
+    size: Size, out: Path, engine: Engine, command: str, progress: Progress = lambda done: None
+) -> Chapter:
+    """Run what `out` does not hold yet, and write the figures there; `command` is what the text quotes.
+
+    SweepError, FigureError, OSError, ImageError, DatasetError, PartitionError.
+    """
+    outcomes = run_all(size, out, engine, progress)
+    chapter = flock_chapter(outcomes, run_alone(size, out / RUNS, engine, progress), command)
+    write_chapter(chapter, out)
+    return chapter
 
 
 def run_all(size: Size, out: Path, engine: Engine, progress: Progress = lambda done: None) -> Outcomes:
