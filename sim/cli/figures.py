@@ -1,0 +1,20 @@
+"""`flocknode sim figures`: the papers' experiments, run again."""
+
+from __future__ import annotations
+
+import click
+
+from flocknode.cli.lazy import LazyGroup
+
+COMMANDS = {
+    "flock": ("sim.cli.figures_flock:flock", "FLock: poisoning, votes and stakes, with real training."),
+}
+
+
+@click.group(cls=LazyGroup, lazy=COMMANDS, short_help="Run the papers' experiments again and draw them.")
+def figures() -> None:
+    """Run the papers' experiments again, draw them, and say whether each claim holds here.
+
+    Every figure is written as PNG, SVG and the CSV behind it; the text beside them is computed from the same
+    data. Needs the extra `figures`: pip install 'flocknode[figures]'.
+    """

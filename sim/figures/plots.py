@@ -1,0 +1,188 @@
+"""Curves with bands, drawn by matplotlib: the same bytes of SVG for the same data, and no colour alone.
+
+The palette is Okabe and Ito's (jfly.uni-koeln.de/color, 2008), which readers with any common colour blindness
+can tell apart; each curve has a marker and a line style of its own as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import ceil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+from attrs import field, frozen
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+Series = npt.NDArray[np.float64]
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C8C8C")
+DASHES = ("-", "--", "-.", ":")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+MARKS_PER_CURVE = 8
+CONFIDENCE = 0.95
+PANEL_INCHES = (4.4, 3.3)
+PNG_DOTS_PER_INCH = 130
+
+
+class FigureError(ValueError):
+    """A figure cannot be drawn: no matplotlib, no panel, or a curve that does not fit its axis."""
+
+
+@frozen(eq=False)
+class Band:
+    """A mean over seeds and where it may lie; each float64[x], NaN where there is nothing to show."""
+
+    mean: Series
+    low: Series
+    high: Series
+
+
+@frozen(eq=False)
+class Curve:
+    """`x` float64[x]. `style` picks colour, dash and marker: the same number looks the same in every panel.
+
+    `foreign`: measured by others on their machines; drawn thin, grey-edged and never with a band.
+    """
+
+    label: str
+    x: Series
+    band: Band
+    style: int
+    foreign: bool = False
+
+
+@frozen(eq=False)
+class Panel:
+    """One pair of axes. `y_limits`: lowest and highest, None for what the data ask for.
+
+    `reference`: a horizontal line at this height, with its label.
+    """
+
+    title: str
+    x_label: str
+    y_label: str
+    curves: tuple[Curve, ...] = field(converter=tuple[Curve, ...])
+    x_log: bool = False
+    y_log: bool = False
+    y_limits: tuple[float | None, float | None] = (None, None)
+    x_ticks: tuple[float, ...] = ()
+    reference: tuple[float, str] | None = None
+
+
+def band_over_seeds(values: Series) -> Band:
+    """Mean and 95 % confidence interval of it over the first axis, float64[seeds, x], by Student's t.
+
+    Of a single seed there is no band: low and high are its values. FigureError for anything but two axes.
+    """
+    from scipy.stats import t
+
+    if values.ndim != 2 or not len(values):
+        raise FigureError(f"a band needs values of shape [seeds, x], got {values.shape}")
+    mean = values.mean(axis=0)
+    seeds = len(values)
+    if seeds == 1:
+        return Band(mean, mean, mean)
+    half = t.ppf(0.5 + CONFIDENCE / 2, seeds - 1) * values.std(axis=0, ddof=1) / np.sqrt(seeds)
+    return Band(mean, mean - half, mean + half)
+
+
+def line(values: Series) -> Band:
+    """A curve without a band, float64[x]."""
+    return Band(values, values, values)
+
+
+def draw(panels: Sequence[Panel], stem: Path, columns: int = 2) -> tuple[Path, Path]:
+    """Write `stem`.png and `stem`.svg, panels row by row; their paths. FigureError without matplotlib.
+
+    Where all panels have the same curves, one legend stands below them; else each has its own.
+    """
+    if not panels:
+        raise FigureError(f"{stem.name}: no panels")
+    try:
+        import matplotlib
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise FigureError("figures need matplotlib: pip install 'flocknode[figures]'") from error
+    columns = min(columns, len(panels))
+    rows = ceil(len(panels) / columns)
+    with matplotlib.rc_context(
+        {
+            "svg.hashsalt": "flocknode",
+            "svg.fonttype": "path",
+            "font.family": "DejaVu Sans",
+            "font.size": 9,
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+        }
+    ):
+        # Figure without pyplot: savefig then picks Agg and SVG by itself, and no window system is touched.
+        figure = Figure(
+            figsize=(PANEL_INCHES[0] * columns, PANEL_INCHES[1] * rows + 0.5), layout="constrained"
+        )
+        axes = figure.subplots(rows, columns, squeeze=False).ravel()
+        for unused in axes[len(panels) :]:
+            unused.set_axis_off()
+        labels = [tuple(curve.label for curve in panel.curves) for panel in panels]
+        shared = len(panels) > 1 and len(set(labels)) == 1
+        for panel, ax in zip(panels, axes, strict=False):
+            _draw_panel(panel, ax)
+            if not shared and panel.curves:
+                ax.legend(fontsize=7, frameon=False)
+        if shared:
+            handles, names = axes[0].get_legend_handles_labels()
+            figure.legend(
+                handles, names, loc="outside lower center", ncols=min(len(names), 2 + columns), frameon=False
+            )
+        png, svg = stem.with_suffix(".png"), stem.with_suffix(".svg")
+        figure.savefig(png, dpi=PNG_DOTS_PER_INCH, metadata={"Software": None})
+        figure.savefig(svg, metadata={"Date": None, "Creator": None})
+    return png, svg
+
+
+def _draw_panel(panel: Panel, ax: Axes) -> None:
+    for curve in panel.curves:
+        _draw_curve(panel, curve, ax)
+    if panel.reference is not None:
+        height, label = panel.reference
+        ax.axhline(height, color="#8C8C8C", linewidth=0.8, linestyle=":")
+        ax.annotate(label, (0.01, height), xycoords=("axes fraction", "data"), fontsize=7, va="bottom")
+    ax.set_title(panel.title, fontsize=9)
+    ax.set_xlabel(panel.x_label)
+    ax.set_ylabel(panel.y_label)
+    if panel.x_log:
+        ax.set_xscale("log")
+    if panel.y_log:
+        ax.set_yscale("log")
+    low, high = panel.y_limits
+    ax.set_ylim(bottom=low, top=high)
+    if panel.x_ticks:
+        ax.set_xticks(panel.x_ticks, [f"{tick:g}" for tick in panel.x_ticks])
+        ax.minorticks_off()
+    ax.grid(alpha=0.25, linewidth=0.5)
+
+
+def _draw_curve(panel: Panel, curve: Curve, ax: Axes) -> None:
+    if len(curve.x) != len(curve.band.mean):
+        raise FigureError(
+            f"{panel.title}: curve {curve.label!r} has {len(curve.x)} places, {len(curve.band.mean)} values"
+        )
+    colour = COLOURS[curve.style % len(COLOURS)]
+    ax.plot(
+        curve.x,
+        curve.band.mean,
+        color=colour,
+        label=curve.label,
+        linestyle=DASHES[curve.style % len(DASHES)],
+        linewidth=0.9 if curve.foreign else 1.5,
+        marker=MARKERS[curve.style % len(MARKERS)],
+        markersize=4,
+        markerfacecolor="white" if curve.foreign else colour,
+        markevery=max(1, len(curve.x) // MARKS_PER_CURVE),
+    )
+    if not curve.foreign and not np.array_equal(curve.band.low, curve.band.high):
+        ax.fill_between(curve.x, curve.band.low, curve.band.high, color=colour, alpha=0.18, linewidth=0)

@@ -1,0 +1,89 @@
+"""A figure as files: PNG, SVG, the CSV behind it, and what it says about its claims."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from attrs import frozen
+
+from sim.figures.claims import Claim, claim_list
+from sim.figures.plots import Panel, draw
+
+Cell = str | int | float
+
+
+@frozen(eq=False)
+class Table:
+    """The data behind a figure. Every row has a cell for each column."""
+
+    columns: tuple[str, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+
+    def write_csv(self, path: Path) -> None:
+        """Floats with 9 significant digits, the same bytes for the same data."""
+        with path.open("w", newline="") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(self.columns)
+            writer.writerows([f"{x:.9g}" if isinstance(x, float) else x for x in row] for row in self.rows)
+
+
+@frozen(eq=False, kw_only=True)
+class Figure:
+    """`name`: of the files. `text`: one paragraph, what is shown and how it came about."""
+
+    name: str
+    title: str
+    text: str
+    panels: tuple[Panel, ...]
+    table: Table
+    claims: tuple[Claim, ...]
+    columns: int = 2
+
+
+@frozen(eq=False, kw_only=True)
+class Chapter:
+    """Figures of one experiment. `command`: what makes them again. `text`: how it was done."""
+
+    name: str
+    title: str
+    command: str
+    text: str
+    figures: tuple[Figure, ...]
+
+    @property
+    def claims(self) -> tuple[Claim, ...]:
+        return tuple(claim for figure in self.figures for claim in figure.claims)
+
+
+def write_chapter(chapter: Chapter, out: Path) -> None:
+    """Into the directory `out`: three files a figure, <chapter>.md and <chapter>-claims.json.
+
+    FigureError from drawing, OSError from writing.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    for figure in chapter.figures:
+        draw(figure.panels, out / figure.name, figure.columns)
+        figure.table.write_csv(out / f"{figure.name}.csv")
+    claims = [claim.to_json() for claim in chapter.claims]
+    (out / f"{chapter.name}-claims.json").write_text(json.dumps(claims, indent=2) + "\n")
+    (out / f"{chapter.name}.md").write_text(chapter_markdown(chapter))
+
+
+def chapter_markdown(chapter: Chapter) -> str:
+    """The chapter as Markdown, its pictures by their file names."""
+    parts = [f"# {chapter.title}", f"    {chapter.command}", chapter.text]
+    for figure in chapter.figures:
+        parts += _figure_markdown(figure)
+    return "\n\n".join(parts) + "\n"
+
+
+def _figure_markdown(figure: Figure) -> Sequence[str]:
+    return [
+        f"## {figure.title}",
+        f"![{figure.title}]({figure.name}.svg)",
+        f"{figure.text} Data: [{figure.name}.csv]({figure.name}.csv).",
+        *([claim_list(figure.claims)] if figure.claims else []),
+    ]
