@@ -6,7 +6,9 @@ import click
 
 from flocknode.cli.lazy import LazyGroup
 
-COMMANDS: dict[str, tuple[str, str]] = {}
+COMMANDS: dict[str, tuple[str, str]] = {
+    "vcdfl": ("sim.cli.figures_vcdfl:vcdfl", "VCD-FL: what verification costs, what compression saves."),
+}
 
 
 @click.group(cls=LazyGroup, lazy=COMMANDS, short_help="Run the papers' experiments again and draw them.")
