@@ -6,7 +6,8 @@ import click
 
 from flocknode.cli.lazy import LazyGroup
 
-COMMANDS: dict[str, tuple[str, str]] = {
+COMMANDS = {
+    "flock": ("sim.cli.figures_flock:flock", "FLock: poisoning, votes and stakes, with real training."),
     "vcdfl": ("sim.cli.figures_vcdfl:vcdfl", "VCD-FL: what verification costs, what compression saves."),
 }
 
