@@ -8,7 +8,8 @@ from importlib.metadata import version
 from pathlib import Path
 
 READY = "flocknode-bench-ready"
-MODULE = "p2pfl.node"
+IMPORT = "from p2pfl.settings import Settings; Settings.general.DISABLE_RAY = True; import p2pfl.node"
+"""Without Ray, of which p2pfl would start an instance when it is imported."""
 
 REQUIREMENTS = (
     "p2pfl==0.4.4",  # what is measured
@@ -47,10 +48,10 @@ def ensure(environment: Path, log: Path) -> None:
         return
     if not interpreter_of(environment).exists():
         venv.create(environment, with_pip=True)
-    if not _run([str(interpreter_of(environment)), "-c", f"import {MODULE}"], log):
+    if not _run([str(interpreter_of(environment)), "-c", IMPORT], log):
         python = str(interpreter_of(environment))
         install = [python, "-m", "pip", "install", torch_requirement(), "numpy<2", *REQUIREMENTS]
-        if not _run(install, log) or not _run([python, "-c", f"import {MODULE}"], log):
+        if not _run(install, log) or not _run([python, "-c", IMPORT], log):
             said = log.read_text(errors="replace").strip().splitlines()
             raise VirtualEnvironmentError(
                 f"p2pfl could not be installed into {environment}: {said[-1] if said else 'pip said nothing'}"
