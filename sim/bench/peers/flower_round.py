@@ -25,7 +25,7 @@ from flwr.server.workflow import DefaultWorkflow, SecAggPlusWorkflow
 from flwr.simulation import run_simulation
 
 from sim.bench.peers.adapter import Json, adapt
-from sim.bench.peers.shards import read_shards
+from sim.bench.peers.shards import Shards, read_shards
 
 
 class Client(NumPyClient):  # type: ignore[misc]
@@ -45,7 +45,6 @@ class Client(NumPyClient):  # type: ignore[misc]
 
 def measure(spec: Json) -> Json:
     """`spec["secure"]`: with SecAgg+."""
-    begun = time.monotonic()
     shards = read_shards(Path(spec["shards"]))
     nodes, rounds = spec["nodes"], spec["rounds"]
     notes = Path.cwd() / "notes"
@@ -54,7 +53,7 @@ def measure(spec: Json) -> Json:
 
     def evaluate(round_: int, arrays: list[Any], config: dict[str, Any]) -> tuple[float, dict[str, Any]]:
         clock.pause()
-        clock.accuracy.append(shards.accuracy(arrays[0].astype(np.float32)))
+        clock.take(arrays[0].astype(np.float32), shards)
         clock.go_on()
         return 0.0, {}
 
@@ -97,12 +96,16 @@ def measure(spec: Json) -> Json:
             },
         },
     )
-    if len(clock.accuracy) != rounds + 1:
-        raise RuntimeError(f"{len(clock.accuracy) - 1} of {rounds} rounds were evaluated")
     noted = [json.loads(line) for path in sorted(notes.iterdir()) for line in path.read_text().splitlines()]
+    trained = sum("training" in note for note in noted)
+    if len(clock.accuracy) != rounds + 1 or clock.unchanged or trained != nodes * rounds:
+        raise RuntimeError(
+            f"{len(clock.accuracy) - 1} of {rounds} rounds ended, {clock.unchanged} of them with the model "
+            f"that they began with; clients trained {trained} times"
+        )
     return {
         "round_seconds": clock.rounds,
-        "launch_seconds": clock.first - begun,
+        "launch_seconds": clock.first - spec["started"],
         "accuracy": clock.accuracy[1:],
         "sent": _by_round(noted, "sent", nodes, rounds),
         "received": _by_round(noted, "received", nodes, rounds),
@@ -113,9 +116,14 @@ def measure(spec: Json) -> Json:
 
 
 class Clock:
-    """Seconds from one evaluation's end to the next one's start: a round, without the evaluation."""
+    """Seconds from one evaluation's end to the next one's start: a round, without the evaluation.
+
+    `unchanged`: rounds that left the model as it was, which is how a failed SecAgg+ round looks.
+    """
 
     def __init__(self) -> None:
+        self.unchanged = 0
+        self._last: Any = None
         self.rounds: list[float] = []
         self.accuracy: list[float] = []
         self.first = 0.0
@@ -125,7 +133,12 @@ class Clock:
         now = time.monotonic()
         if self._since is not None:
             self.rounds.append(now - self._since)
-            self.first = self.first or now
+            self.first = self.first or time.time()
+
+    def take(self, weights: Any, shards: Shards) -> None:
+        self.accuracy.append(shards.accuracy(weights))
+        self.unchanged += self._last is not None and np.array_equal(self._last, weights)
+        self._last = weights.copy()
 
     def go_on(self) -> None:
         self._since = time.monotonic()

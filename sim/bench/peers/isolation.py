@@ -42,7 +42,7 @@ def run_isolated(
 
     The same if this process is interrupted meanwhile. OSError where it cannot be started.
     """
-    _adopt_orphans()
+    _adopt_orphans(True)
     before = descendants(os.getpid())
     begun = time.monotonic()
     with log.open("ab") as output:
@@ -63,6 +63,7 @@ def run_isolated(
     finally:
         seconds = time.monotonic() - begun
         killed = _kill_all(process, before)
+        _adopt_orphans(False)
     return Finished(exit_code, seconds, killed)
 
 
@@ -92,9 +93,9 @@ def log_tail(log: Path) -> list[str]:
         return []
 
 
-def _adopt_orphans() -> None:
+def _adopt_orphans(adopt: bool) -> None:
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+        ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, int(adopt), 0, 0, 0)
 
 
 def _kill_all(process: subprocess.Popen[bytes], before: set[int]) -> int:

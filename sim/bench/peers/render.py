@@ -37,8 +37,9 @@ def to_markdown(
         "## Whole rounds, 8 nodes, MNIST",
         "Seconds and bytes leave out each run's first round, in which systems connect. Flower's simulator "
         "opens no socket for its messages: its bytes are those of the serialised messages. p2pfl's are its "
-        "messages as sent; flocknode's are bytes on its connections. In flocknode the proposers of a "
-        "round are drawn (4 of 8), elsewhere all nodes train.",
+        "messages as sent; it runs in one process without Ray, with the settings of its examples. "
+        "flocknode's are bytes on its connections. In flocknode the proposers of a round are drawn (4 of 8), "
+        "elsewhere all nodes train.",
         round_table(rounds),
         "![Time of a round](peers-round.svg)",
         "![Bytes of a round](peers-bytes.svg)",

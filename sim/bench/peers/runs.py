@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -136,7 +138,7 @@ def environment(out: Path) -> dict[str, str]:
 
 def _spec(run: RunPlan, plan: Plan, out: Path, limit_s: float) -> Json:
     case = run.case
-    spec: Json = {"seed": run.seed, "limit_s": limit_s, **run.system.spec}
+    spec: Json = {"seed": run.seed, "limit_s": limit_s, "started": time.time(), **run.system.spec}
     if case.part != ROUND:
         return {**spec, "n": case.n, "d": case.d, "repeats": plan.repeats}
     shards = out.absolute() / "work" / f"shards-{case.n}-{run.seed}.npz"
@@ -155,8 +157,6 @@ def _spec(run: RunPlan, plan: Plan, out: Path, limit_s: float) -> Json:
 
 def _fresh(directory: Path) -> Path:
     """A directory for one run; what an earlier, interrupted one left there is removed."""
-    import shutil
-
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir(parents=True)
     return directory.absolute()
