@@ -12,6 +12,8 @@ from sim.bench.peers.render import LABELS
 from sim.bench.peers.summary import ClientRow, RoundRow
 from sim.figures.plots import COLOURS, PNG_DOTS_PER_INCH, FigureError
 
+FOOT = 5
+"""How far below the lowest bar a logarithmic axis begins."""
 HATCHES = ("", "//", "..", "xx", "\\\\", "++")
 
 
@@ -84,8 +86,9 @@ def draw_bars(bars: Bars, stem: Path) -> None:
         axes.set_xticks(range(len(bars.groups)), bars.groups)
         axes.set_ylabel(bars.y_label)
         axes.set_title(bars.title)
-        if any(value for group in bars.values for value in group):
+        if shown := [value for group in bars.values for value in group if value]:
             axes.set_yscale("log")
+            axes.set_ylim(bottom=min(shown) / FOOT)
         if bars.systems:
             axes.legend(fontsize=7, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=2)
         figure.savefig(stem.with_suffix(".png"), dpi=PNG_DOTS_PER_INCH, metadata={"Software": None})

@@ -73,12 +73,7 @@ def _client(n: int, d: int) -> Case:
 
 
 FULL = Plan(
-    client_cases=(
-        _client(20, 100_000),
-        _client(100, 100_000),
-        _client(20, 1_000_000),
-        _client(100, 1_000_000),
-    ),
+    client_cases=tuple(_client(n, d) for d in (100_000, 1_000_000) for n in (20, 100)),
     round_case=Case(ROUND, 8, MODELS[TASK].dimension, rounds=10),
     seeds=(1, 2, 3),
 )
