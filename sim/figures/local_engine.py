@@ -5,7 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import signal
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import ProcessPoolExecutor, as_completed, wait
 from concurrent.futures.process import BrokenProcessPool
 
 from attrs import frozen
@@ -20,7 +20,7 @@ class LocalEngine:
     jobs: int = 1
 
     def results(self, execute: Callable[[R], Result], runs: Sequence[R]) -> Iterator[tuple[int, Result]]:
-        """See `Engine`. When it is interrupted, runs under way are finished and dropped, none is begun."""
+        """See `Engine`. When it is interrupted, runs under way are finished and yielded, none is begun."""
         workers = min(self.jobs, len(runs))
         if workers <= 1:
             yield from ((number, execute(run)) for number, run in enumerate(runs))
@@ -29,9 +29,15 @@ class LocalEngine:
         context = multiprocessing.get_context("spawn")
         pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_leave_interrupts_to_the_parent)
         try:
-            numbers = {pool.submit(execute, run): number for number, run in enumerate(runs)}
-            for future in as_completed(numbers):
-                yield numbers[future], future.result()
+            waiting = {pool.submit(execute, run): number for number, run in enumerate(runs)}
+            try:
+                for future in as_completed(tuple(waiting)):
+                    yield waiting.pop(future), future.result()
+            except KeyboardInterrupt:
+                begun = [future for future in waiting if not future.cancel()]
+                for future in wait(begun).done:
+                    yield waiting.pop(future), future.result()
+                raise
         except BrokenProcessPool as error:
             raise SweepError("a process of the sweep was killed; what it had finished is kept") from error
         finally:

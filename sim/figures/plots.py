@@ -58,7 +58,10 @@ class Curve:
 
 @frozen(eq=False)
 class Panel:
-    """One pair of axes. `reference`: a horizontal line at this height, with its label."""
+    """One pair of axes. `y_limits`: lowest and highest, None for what the data ask for.
+
+    `reference`: a horizontal line at this height, with its label.
+    """
 
     title: str
     x_label: str
@@ -66,7 +69,7 @@ class Panel:
     curves: tuple[Curve, ...] = field(converter=tuple[Curve, ...])
     x_log: bool = False
     y_log: bool = False
-    y_limits: tuple[float, float] | None = None
+    y_limits: tuple[float | None, float | None] = (None, None)
     x_ticks: tuple[float, ...] = ()
     reference: tuple[float, str] | None = None
 
@@ -155,8 +158,8 @@ def _draw_panel(panel: Panel, ax: Axes) -> None:
         ax.set_xscale("log")
     if panel.y_log:
         ax.set_yscale("log")
-    if panel.y_limits is not None:
-        ax.set_ylim(*panel.y_limits)
+    low, high = panel.y_limits
+    ax.set_ylim(bottom=low, top=high)
     if panel.x_ticks:
         ax.set_xticks(panel.x_ticks, [f"{tick:g}" for tick in panel.x_ticks])
         ax.minorticks_off()

@@ -72,12 +72,15 @@ def run_key(run: object, stamp: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
-def code_stamp(packages: Sequence[Path], versions: Sequence[str]) -> str:
-    """A digest of every Python file under `packages` and of `versions`, of libraries whose numbers count."""
+def code_stamp(sources: Sequence[Path], versions: Sequence[str]) -> str:
+    """A digest of the Python files `sources`, of all files in those that are packages, and of `versions`.
+
+    `versions`: of libraries whose numbers count.
+    """
     state = hashlib.sha256("\n".join(versions).encode())
-    for package in packages:
-        for path in sorted(package.rglob("*.py")):
-            state.update(path.relative_to(package).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+    for source in sources:
+        for path in sorted(source.rglob("*.py")) if source.is_dir() else [source]:
+            state.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
     return state.hexdigest()
 
 

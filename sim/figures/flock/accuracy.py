@@ -63,6 +63,7 @@ def accuracy_figure(outcomes: Outcomes, task: TaskSize) -> Figure:
             "round",
             METRICS[metric],
             tuple(_curve(outcomes, task, eta, method, metric) for method in METHODS),
+            y_limits=(0.0, 1.0),
         )
         for eta in outcomes.size.etas
         for metric in metrics
@@ -74,7 +75,7 @@ def accuracy_figure(outcomes: Outcomes, task: TaskSize) -> Figure:
             "Scores of the global model on all clients' test samples. All methods see the same draw of "
             "proposers, the same shards and the same batch orders; only voting evicts. Voting uses "
             f"gamma = {PAPER_GAMMA}. Trimmed mean, Krum and multi-Krum are told eta, which nobody knows in "
-            "practice: they assume the share eta of the proposals to be malicious. No curve clips updates."
+            "practice: they assume the share eta of the proposals to be malicious."
         ),
         panels=panels,
         table=_table(outcomes, task),

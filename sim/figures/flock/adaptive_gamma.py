@@ -54,6 +54,7 @@ def adaptive_figure(outcomes: Outcomes) -> Figure:
                 for style, gamma in enumerate(size.all_gammas)
             ),
             x_ticks=tuple(float(eta) for eta in size.etas),
+            y_limits=(0.0, 1.02) if measure is KEPT else (0.0, None),
             reference=(HONEST_GOAL, f"{100 * HONEST_GOAL:.0f} %") if measure is KEPT else None,
         )
         for task in size.tasks

@@ -5,10 +5,8 @@ from __future__ import annotations
 from importlib.metadata import version
 from pathlib import Path
 
-import flocknode.learner
 import flocknode.learning
 import protocol.ledger
-import sim.figures.flock
 from protocol.sortition import default_roles
 from sim.figures.flock.accuracy import accuracy_figure
 from sim.figures.flock.adaptive_gamma import adaptive_figure
@@ -22,16 +20,28 @@ from sim.figures.report import Chapter
 from sim.figures.sweep import Engine, Progress, Store, code_stamp, sweep
 
 NAME = "flock"
+RUN_MODULES = (
+    "aggregation",
+    "contract",
+    "experiment",
+    "history",
+    "images",
+    "networks",
+    "problem",
+    "training",
+)
+"""Those of this package that decide what a run gives: the others only draw it."""
+
 RUNS = "flock-runs"
 """Under the output directory: one file for each run that is done."""
 
 
 def run_store(out: Path) -> Store:
     """Where the runs of a chapter under `out` are kept, for the code as it is now."""
-    packages = [
-        Path(package.__path__[0]) for package in (sim.figures.flock, flocknode.learning, protocol.ledger)
-    ]
-    return Store(out / RUNS, code_stamp(packages, [version("torch"), version("numpy")]))
+    packages = [Path(package.__path__[0]) for package in (flocknode.learning, protocol.ledger)]
+    modules = [Path(__file__).with_name(f"{name}.py") for name in RUN_MODULES]
+    versions = [version("torch"), version("numpy")]
+    return Store(out / RUNS, code_stamp([*packages, *modules], versions))
 
 
 def run_all(size: Size, out: Path, engine: Engine, progress: Progress = lambda done: None) -> Outcomes:
@@ -73,7 +83,8 @@ def _how(size: Size) -> str:
         f"flipped labels and multiply their update by {BOOST:g} when they propose, and vote the opposite of "
         "what they find when they vote. A vote is PROTOCOL.md section 6's: the loss on the voter's own "
         "validation split, with the ledger's tolerance of 0.1. Settlement, eviction below 8 tokens and "
-        "sortition are the ledger's functions. Updates are summed in the clear, without masks or clipping. "
+        "sortition are the ledger's functions. Updates are clipped as on the network, and summed in the "
+        "clear. "
         f"Bands are 95 % confidence intervals of the mean over seeds: {seeds}.",
     ]
     if LENDING_CLUB in names:

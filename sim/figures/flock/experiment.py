@@ -93,13 +93,14 @@ class _Experiment:
             if run.rule == VOTE:
                 votes = self.votes(contract, weights, candidate)
                 by_peer = {contract.peers[client]: vote for client, vote in votes.items()}
+                tally = tally_votes(by_peer, len(contract.voters))
                 gamma_units = run.gamma * MICRO
                 if run.gamma == ADAPTIVE:
-                    gamma_units = self.adaptive.gamma_units(past, by_peer, len(contract.voters))
+                    gamma_units = self.adaptive.gamma_units(past, tally)
                 after = contract.after_round(votes, gamma_units)
                 spoiled = self._is_worse(contract, weights, candidate)
                 history.add_vote(contract, after, votes, gamma_units, spoiled)
-                past.append(tally_votes(by_peer))
+                past.append(tally)
                 weights = candidate if is_accepted(by_peer) else weights
             else:
                 after = contract.after_round(None, 0)
@@ -115,6 +116,8 @@ class _Experiment:
         fitted = self.trainer.fit(weights, proposers, poisons.tolist(), self._seeds(proposers), round_)
         updates = fitted.astype(np.float64) - weights
         updates[poisons] *= run.boost
+        # As the network's encoding does, which cannot hold more.
+        np.clip(updates, -contract.params.clip, contract.params.clip, out=updates)
         counts = np.array([len(self.problem.splits[client].train) for client in proposers])
         # The robust rules are told eta, which a user would have to guess.
         assumed = round(len(proposers) * run.malicious_percent / 100)

@@ -7,7 +7,6 @@ from typing import Any
 
 from attrs import Factory, define
 
-from protocol.ledger.adaptive import tally_votes
 from protocol.ledger.economy import is_accepted
 from protocol.params import MICRO
 from sim.figures.flock.contract import Contract
@@ -55,7 +54,7 @@ class History:
     ) -> None:
         """A round that was voted on: the contract before and after it."""
         by_peer = {before.peers[client]: vote for client, vote in votes.items()}
-        accepted, tally = is_accepted(by_peer), tally_votes(by_peer)
+        accepted = is_accepted(by_peer)
         right = -1 if spoiled else 1
         self._add(
             accepted=accepted,
@@ -64,7 +63,7 @@ class History:
             malicious_proposers=len(self._members("malicious", before.proposers)),
             malicious_voters=len(self._members("malicious", votes)),
             voters=len(votes),
-            losing_votes=tally.losing,
+            losing_votes=sum(vote != (1 if accepted else -1) for vote in votes.values()),
             mistaken=sum(votes[client] != right for client in self._members("honest", votes)),
         )
         old, new = before.stakes_units, after.stakes_units

@@ -79,6 +79,8 @@ class StackedMlp:
 KERNEL = 3
 STRIDE = 2
 CHANNELS = (4, 8)
+LEAK = 0.1
+"""Slope below zero: with none, one poisoned aggregate can silence every map for good."""
 
 
 @frozen
@@ -128,16 +130,15 @@ class StackedCnn:
         maps = x.view(clients, samples, self.side, self.side).transpose(0, 1)
         for layer, inputs in enumerate((1, CHANNELS[0])):
             kernel, bias = parameters[2 * layer], parameters[2 * layer + 1]
-            maps = functional.relu(
-                functional.conv2d(
-                    maps,
-                    kernel.reshape(-1, inputs, KERNEL, KERNEL),
-                    bias.reshape(-1),
-                    stride=STRIDE,
-                    padding=KERNEL // 2,
-                    groups=clients,
-                )
+            maps = functional.conv2d(
+                maps,
+                kernel.reshape(-1, inputs, KERNEL, KERNEL),
+                bias.reshape(-1),
+                stride=STRIDE,
+                padding=KERNEL // 2,
+                groups=clients,
             )
+            maps = functional.leaky_relu(maps, LEAK)
         return _dense(maps.reshape(samples, clients, -1).transpose(0, 1), parameters[4], parameters[5])
 
 

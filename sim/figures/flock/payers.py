@@ -50,6 +50,7 @@ def payers_figure(outcomes: Outcomes) -> Figure:
             ),
             x_log=True,
             x_ticks=tuple(float(gamma) for gamma in size.gammas),
+            y_limits=(0.0, None),
         )
         for task in size.tasks
         for label, measure in zip(MEASURES, measures, strict=True)

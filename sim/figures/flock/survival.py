@@ -25,6 +25,7 @@ def survival_figure(outcomes: Outcomes, kind: str) -> Figure:
             tuple(_curve(outcomes, task, kind, eta, style) for style, eta in enumerate(size.etas)),
             x_log=True,
             x_ticks=tuple(float(gamma) for gamma in size.gammas),
+            y_limits=(0.0, None),
         )
         for task in size.tasks
     )

@@ -36,6 +36,7 @@ def tokens_figure(outcomes: Outcomes, task: TaskSize, kind: str) -> Figure:
                 for style, gamma in enumerate(size.all_gammas)
                 for values in (tokens(outcomes, task, kind, eta, gamma),)
             ),
+            y_limits=(0.0, None),
             reference=(STAKE_TOKENS, "at the start"),
         )
         for eta in size.etas

@@ -15,7 +15,7 @@ from attrs import field, frozen
 from torch.nn import functional
 
 from flocknode.learning import metrics
-from flocknode.learning.task import DivergedError, Weights
+from flocknode.learning.task import Weights
 from sim.figures.flock.networks import dimension, parameters_of
 from sim.figures.flock.problem import Problem
 
@@ -90,7 +90,8 @@ class Trainer:
         """float32[c, d]: what each of `clients` makes of `weights` (float32[d]) on its training split.
 
         Those of `flipped` learn class classes - 1 - y for y, or, with several labels, the opposite of each.
-        `seeds` order their batches. Mini-batch SGD with momentum, as `LocalTask.fit`. DivergedError.
+        `seeds` order their batches. Mini-batch SGD with momentum, as `LocalTask.fit`; but who leaves the
+        finite numbers, after an accepted poison say, gives `weights` back, where a node would stay silent.
         """
         settings, network = self.problem.defaults, self.problem.network
         plan = schedule(self.problem, clients, seeds, round_)
@@ -112,8 +113,8 @@ class Trainer:
                     block.sub_(velocity[:active], alpha=settings.learning_rate)
         fitted: Stack = np.empty_like(stack.numpy())
         fitted[plan.order] = stack.numpy()
-        if not np.isfinite(fitted).all():
-            raise DivergedError(f"{self.problem.name}: round {round_} left the finite numbers")
+        diverged = ~np.isfinite(fitted).all(axis=1)
+        fitted[diverged] = weights
         return fitted
 
     def losses(self, models: Stack, samples: Indices) -> npt.NDArray[np.float64]:
