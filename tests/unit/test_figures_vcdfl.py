@@ -24,7 +24,7 @@ from sim.figures.vcdfl.compression import TrainingJob, train
 from sim.figures.vcdfl.cost import PROFILES, CostJob, measure_cost
 from sim.figures.vcdfl.measured import Measured
 from sim.figures.vcdfl.plan import PAPER, QUICK, InTurn, Job, execute
-from sim.figures.vcdfl.run import store_at
+from sim.figures.vcdfl.run import RUNS, store_at
 from sim.figures.vcdfl.series import fitted
 
 TINY = evolve(
@@ -212,7 +212,7 @@ def test_the_command_writes_figures_and_goes_on(tmp_path: Path, monkeypatch: pyt
         rows = list(csv.DictReader(file))
     assert {row["profile"] for row in rows} == set(PROFILES)
     assert {int(row["weights"]) for row in rows} == set(TINY.dimensions)
-    stored = {path: path.stat().st_mtime_ns for path in (tmp_path / "measured").iterdir()}
+    stored = {path: path.stat().st_mtime_ns for path in (tmp_path / RUNS).iterdir()}
     again = CliRunner().invoke(vcdfl, ["--out", str(tmp_path), "--quick"])
     assert again.exit_code == 0
-    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "measured").iterdir()} == stored
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / RUNS).iterdir()} == stored
