@@ -335,9 +335,9 @@ def growth(plan: Plan, measured: Measured) -> Figure:
         name="vcdfl-growth",
         title="Past the paper's range",
         text=(
-            f"Left over weights at {plan.few} clients, right over clients at {plan.d:,} weights, with the "
-            "power law that fits best. Above 256 clients masks run along a sparse random graph, in both "
-            f"profiles. At {far_d[-1].d:,} weights a hardened client works {slowest:.2f} s. "
+            f"Upper row: over weights at {plan.few} clients; lower: over clients at {plan.d:,} weights, "
+            "with the power law that fits best. Above 256 clients masks run along a sparse random graph, in "
+            f"both profiles. At {far_d[-1].d:,} weights a hardened client works {slowest:.2f} s. "
             + (f"Measured once: {names}." if single else "No size took long enough to be measured only once.")
         ),
         panels=tuple(
