@@ -1,12 +1,16 @@
 """A gamma that follows how sure the votes are: an option of the stake contract, after FLock's last remark.
 
 FLock closes on setting gamma by the share of malicious clients. Nobody knows that share, but the votes tell
-of it: where a share e of the voters is wrong, a majority is right with log odds proportional to its margin.
-So a verdict that hung on one vote moves little money, and a clear one moves much; and while the votes of the
-last rounds disagree, everything is cheaper. Integers only; a pure function of what the ledger records.
+of it, in two ways.
 
-Networks have a fixed gamma (docs/PROTOCOL.md section 6). `flocknode sim figures flock` measures this rule
-against it.
+- Where a share e of the voters is wrong, a majority is right with log odds proportional to its margin. So a
+  verdict that hung on one vote moves little money, and a clear one moves much.
+- A rejected round costs its proposers, honest ones too. While few clients are malicious, verdicts are clear
+  and nearly all who pay are honest: gamma stays moderate. While votes are split, a clear verdict is rare, and
+  finds many malicious clients among those who pay: it may cost more.
+
+Integers only; a pure function of what the ledger records. Networks have a fixed gamma (docs/PROTOCOL.md
+section 6). `flocknode sim figures flock` measures this rule against it.
 """
 
 from __future__ import annotations
@@ -52,24 +56,27 @@ def tally_votes(votes: Mapping[bytes, int], seats: int) -> Tally:
 
 @frozen(kw_only=True)
 class AdaptiveGamma:
-    """gamma = clamp(slope * margin * (recent margin + floor), lowest, highest).
+    """gamma = clamp(slope * margin, lowest, calm + (highest - calm) * max(0, 1 - 2 * recent margin)).
 
-    `slope_units`: gamma per unit of the product. `floor_permille`: what the second factor is, in thousandths,
-    when the recent votes were split in half. `window`: rounds that count as recent. `prior_margin_permille`
-    and `prior_rounds`: the margin that is assumed for so many rounds before the first, and with them always.
+    `slope_units`: gamma per unit of the margin. `calm_units` is the most that it can be while the recent
+    votes were clear, `highest_units` when they were split in half. `window`: rounds that count as recent.
+    `prior_margin_permille` and `prior_rounds`: the margin that is assumed for so many rounds before the
+    first; they always count too, so that a few rounds decide nothing.
     """
 
     lowest_units: int = field(default=MICRO, validator=int_range(0, 1 << 50))
-    highest_units: int = field(default=9 * MICRO, validator=int_range(0, 1 << 50))
-    slope_units: int = field(default=64 * MICRO, validator=int_range(0, 1 << 50))
-    floor_permille: int = field(default=200, validator=int_range(0, PERMILLE))
+    calm_units: int = field(default=8_500_000, validator=int_range(0, 1 << 50))
+    highest_units: int = field(default=16 * MICRO, validator=int_range(0, 1 << 50))
+    slope_units: int = field(default=32 * MICRO, validator=int_range(0, 1 << 50))
     window: int = field(default=8, validator=int_range(1, 1 << 16))
     prior_margin_permille: int = field(default=300, validator=int_range(0, PERMILLE))
     prior_rounds: int = field(default=2, validator=int_range(1, 1 << 16))
 
     def __attrs_post_init__(self) -> None:
-        if self.lowest_units > self.highest_units:
-            raise EconomyError(f"gamma of {self.lowest_units} to {self.highest_units} units: an empty range")
+        if not self.lowest_units <= self.calm_units <= self.highest_units:
+            raise EconomyError(
+                f"gamma: {self.lowest_units}, {self.calm_units}, {self.highest_units} units are not ascending"
+            )
 
     def gamma_units(self, past: Sequence[Tally], tally: Tally) -> int:
         """Gamma of the round that voted `tally`, after the rounds `past`, in order.
@@ -77,10 +84,13 @@ class AdaptiveGamma:
         One voter moves the margin by at most 2 / seats, and the recent margin by as much, divided by
         window + prior_rounds, for each round of the window in which it has a seat.
         """
+        wanted = self.slope_units * tally.margin_permille // PERMILLE
+        return min(self.ceiling_units(past), max(self.lowest_units, wanted))
+
+    def ceiling_units(self, past: Sequence[Tally]) -> int:
+        """The most that gamma can be after the rounds `past`."""
         recent = past[-self.window :]
-        rounds = len(recent) + self.prior_rounds
         margins = sum(entry.margin_permille for entry in recent)
         margins += self.prior_margin_permille * self.prior_rounds
-        factor = margins + self.floor_permille * rounds
-        gamma = self.slope_units * tally.margin_permille * factor // (PERMILLE * PERMILLE * rounds)
-        return min(self.highest_units, max(self.lowest_units, gamma))
+        split = max(0, PERMILLE - 2 * margins // (len(recent) + self.prior_rounds))
+        return self.calm_units + (self.highest_units - self.calm_units) * split // PERMILLE

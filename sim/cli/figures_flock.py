@@ -67,17 +67,20 @@ def flock(
     from flocknode.learning.partition import PartitionError
     from flocknode.learning.task import TaskError
     from sim.figures.claims import claim_lines
-    from sim.figures.flock.chapter import flock_chapter, run_all
+    from sim.figures.flock.chapter import RUNS, flock_chapter, run_all
+    from sim.figures.flock.contract_figure import alone_runs, run_alone
     from sim.figures.flock.images import ImageError
     from sim.figures.plots import FigureError
     from sim.figures.report import write_chapter
     from sim.figures.sweep import SweepError
 
-    size = _size(quick, tasks, images, labels)
+    size, chosen = _size(quick, tasks, images, labels), _engine(engine, ray_address, jobs)
     try:
         with click.progressbar(length=len(set(size.runs())), label="runs", file=sys.stderr) as bar:
-            outcomes = run_all(size, out, _engine(engine, ray_address, jobs), bar.update)
-        chapter = flock_chapter(outcomes, _command(out, quick, tasks, images, labels))
+            outcomes = run_all(size, out, chosen, bar.update)
+        with click.progressbar(length=len(alone_runs(size)), label="contract", file=sys.stderr) as bar:
+            alone = run_alone(size, out / RUNS, chosen, bar.update)
+        chapter = flock_chapter(outcomes, alone, _command(out, quick, tasks, images, labels))
         write_chapter(chapter, out)
     except KeyboardInterrupt:
         raise click.ClickException("stopped; the same command goes on from here") from None

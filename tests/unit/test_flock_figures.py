@@ -16,6 +16,8 @@ from click.testing import CliRunner, Result
 from flocknode.cli.main import main
 from sim.figures.flock import plan
 from sim.figures.flock.chapter import RUNS, flock_chapter, run_all
+from sim.figures.flock.contract_alone import ContractRun, execute_alone
+from sim.figures.flock.contract_figure import AloneOutcomes, alone_runs, contract_figure, run_alone
 from sim.figures.flock.experiment import ADAPTIVE, VOTE, FlockRun
 from sim.figures.flock.plan import Outcomes, Size, TaskSize
 from sim.figures.flock.problem import LENDING_CLUB
@@ -28,6 +30,8 @@ SMALL = Size(
     clients=16,
     etas=(25,),
     gammas=(8, 16),
+    alone_seeds=2,
+    alone_rounds=12,
 )
 
 
@@ -42,8 +46,13 @@ def outcomes(out: Path) -> Outcomes:
 
 
 @pytest.fixture(scope="module")
-def chapter(outcomes: Outcomes) -> Chapter:
-    return flock_chapter(outcomes, "the command")
+def alone(out: Path) -> AloneOutcomes:
+    return run_alone(SMALL, out, LocalEngine(1))
+
+
+@pytest.fixture(scope="module")
+def chapter(outcomes: Outcomes, alone: AloneOutcomes) -> Chapter:
+    return flock_chapter(outcomes, alone, "the command")
 
 
 def claims_of(chapter: Chapter) -> dict[str, bool]:
@@ -72,6 +81,7 @@ def test_every_figure_has_its_files(chapter: Chapter, out: Path) -> None:
         "flock-survival-honest",
         "flock-who-pays",
         "flock-adaptive-gamma",
+        "flock-contract-alone",
     ]
     for figure in chapter.figures:
         for suffix in (".png", ".svg", ".csv"):
@@ -136,8 +146,50 @@ def made_up(run: FlockRun, honest_alive: float = 1.0) -> RunResult:
     }
 
 
+def made_up_cell(run: ContractRun) -> RunResult:
+    """The adaptive gamma does what it should unless voters err."""
+    evicted = MALICIOUS_ROUNDS[run.gamma] * (1 if run.mistaken_percent == 0 or run.gamma else 2)
+    return {"alive_honest": [1.0 - run.mistaken_percent / 100] * 2, "survival_malicious": [evicted] * 2}
+
+
+def test_the_contract_alone_is_judged_apart() -> None:
+    alone = AloneOutcomes(MADE_UP, {run: made_up_cell(run) for run in alone_runs(MADE_UP)})
+    claims = {claim.name: claim.holds for claim in contract_figure(alone).claims}
+    assert claims == {
+        "adaptive-keeps-honest-alone-0": True,
+        "adaptive-evicts-alone-0": True,
+        "adaptive-keeps-honest-alone-10": False,
+        "adaptive-evicts-alone-10": False,
+    }
+
+
+def test_the_adaptive_gamma_does_what_it_is_for() -> None:
+    """The contract alone, 40 % malicious: where gamma 16 ruins a quarter of the honest clients and more."""
+
+    def outcome(gamma: int) -> RunResult:
+        return execute_alone(
+            ContractRun(
+                malicious_percent=40,
+                mistaken_percent=0,
+                gamma=gamma,
+                rounds=80,
+                first_seed=11,
+                seeds=6,
+                clients=50,
+            )
+        )
+
+    eight, sixteen, adaptive = outcome(8), outcome(16), outcome(ADAPTIVE)
+    assert np.mean(sixteen["alive_honest"]) < 0.75
+    assert np.mean(adaptive["alive_honest"]) > 0.95
+    assert np.mean(adaptive["survival_malicious"]) <= np.mean(eight["survival_malicious"])
+
+
 def judged(results: dict[FlockRun, RunResult]) -> dict[str, bool]:
-    return claims_of(flock_chapter(Outcomes(MADE_UP, results), ""))
+    """Without those about the contract alone."""
+    alone = AloneOutcomes(MADE_UP, {run: made_up_cell(run) for run in alone_runs(MADE_UP)})
+    claims = claims_of(flock_chapter(Outcomes(MADE_UP, results), alone, ""))
+    return {name: holds for name, holds in claims.items() if "alone" not in name}
 
 
 def test_all_claims_hold_where_everything_is_as_claimed() -> None:
@@ -208,7 +260,7 @@ def test_the_command_writes_figures_and_goes_on_where_it_was(tiny: Size, tmp_pat
     assert "fedavg-collapses-lending-club" in first.output
     assert f"flocknode sim figures flock --out {out} --quick" in (out / "flock.md").read_text()
     kept = sorted((out / RUNS).iterdir())
-    assert len(kept) == len(set(tiny.runs())) == 8
+    assert len(kept) == len(set(tiny.runs())) + len(alone_runs(tiny)) == 12
     times = [path.stat().st_mtime_ns for path in kept[1:]]
     kept[0].unlink()
     assert run("--out", out, "--quick", "--jobs", 1).exit_code == 0

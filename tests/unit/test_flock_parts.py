@@ -15,7 +15,7 @@ from flocknode.learning.datasets import load_dataset
 from flocknode.learning.poisoning import PoisonedTask
 from flocknode.learning.task import FitSettings
 from flocknode.learning.trainer import local_task
-from protocol.ledger.adaptive import PERMILLE, AdaptiveGamma, Tally, tally_votes
+from protocol.ledger.adaptive import AdaptiveGamma, Tally, tally_votes
 from protocol.ledger.economy import EconomyError, settle_vote
 from protocol.params import MICRO
 from sim.figures.flock import chapter
@@ -274,36 +274,40 @@ def gamma(past: list[Tally], winning: int) -> int:
     return RULE.gamma_units(past, Tally(winning, SEATS))
 
 
-def test_gamma_grows_with_the_margin_of_this_vote_and_of_recent_ones() -> None:
+def test_gamma_grows_with_the_margin() -> None:
     past = [Tally(9, SEATS)] * 20
     gammas = [gamma(past, winning) for winning in range(6, 13)]
     assert gammas == sorted(gammas)
     assert gammas[0] == RULE.lowest_units
-    assert gammas[-1] == RULE.highest_units
+    assert gammas[-1] == RULE.ceiling_units(past)
+
+
+def test_a_clear_verdict_costs_more_while_votes_are_split() -> None:
     calm, torn = [Tally(12, SEATS)] * 20, [Tally(6, SEATS)] * 20
-    assert gamma(torn, 7) < gamma(calm, 7)
+    assert gamma(calm, 12) == RULE.calm_units
+    assert RULE.calm_units < gamma(torn, 12) <= RULE.highest_units
+    assert gamma(calm, 7) == gamma(torn, 7)
 
 
 def test_gamma_by_the_formula_in_rationals() -> None:
-    # (4/16) * ((8 * 8/16 + 2 * 0.3) / 10 + 0.2) * 64 tokens, below the highest with a smaller slope.
-    rule = AdaptiveGamma(slope_units=10 * MICRO)
-    eight = [Tally(12, 16)] * 8
-    assert rule.gamma_units(eight, Tally(10, 16)) == round(10 * MICRO * 0.25 * (0.46 + 0.2))
+    # Recent margin (8 * 1/4 + 2 * 0.3) / 10 = 0.26, so the ceiling is 8.5 + 7.5 * 0.48 = 12.1 tokens.
+    past = [Tally(10, 16)] * 8
+    assert RULE.ceiling_units(past) == 12_100_000
+    assert RULE.gamma_units(past, Tally(10, 16)) == 8 * MICRO
+    assert RULE.gamma_units(past, Tally(16, 16)) == 12_100_000
     # Only the last `window` rounds count.
-    assert rule.gamma_units([Tally(0, 16)] * 99 + eight, Tally(10, 16)) == rule.gamma_units(
-        eight, Tally(10, 16)
-    )
+    assert RULE.ceiling_units([Tally(0, 16)] * 99 + past) == 12_100_000
 
 
 def test_no_member_moves_gamma_far() -> None:
-    most = 2 * RULE.slope_units * (PERMILLE + RULE.floor_permille) // (PERMILLE * SEATS)
     slack = RULE.slope_units // 100  # thousandths are rounded down
     for losing in range(7):
         past, swayed = [Tally(SEATS - losing, SEATS)] * 8, [Tally(SEATS - losing - 1, SEATS)] * 8
+        # A member that has a seat in every round of the window.
+        moved = RULE.ceiling_units(swayed) - RULE.ceiling_units(past)
+        assert 0 <= moved <= 4 * (RULE.highest_units - RULE.calm_units) // SEATS + slack
         for winning in range(1, SEATS + 1):
-            assert abs(gamma(past, winning) - gamma(past, winning - 1)) <= most + slack
-            # A member that has a seat in every round of the window.
-            moved = gamma(past, winning) - gamma(swayed, winning)
+            moved = gamma(past, winning) - gamma(past, winning - 1)
             assert 0 <= moved <= 2 * RULE.slope_units // SEATS + slack
 
 
@@ -321,8 +325,8 @@ def test_what_no_gamma_follows_from_is_refused() -> None:
         tally_votes({b"a": 1, b"b": 1}, 1)
     with pytest.raises(EconomyError, match="0 votes of 0 voters"):
         tally_votes({}, 0)
-    with pytest.raises(EconomyError, match="an empty range"):
-        AdaptiveGamma(lowest_units=2, highest_units=1)
+    with pytest.raises(EconomyError, match="not ascending"):
+        AdaptiveGamma(lowest_units=2, calm_units=1)
     with pytest.raises(ValueError, match="window"):
         AdaptiveGamma(window=0)
 
@@ -345,7 +349,7 @@ def test_a_run_repeats_and_keeps_its_books() -> None:
     assert len(malicious_clients(run)) == len(result["survival_malicious"]) == 6
     alive = sum(result["alive_malicious"][:12])
     assert alive == pytest.approx(np.mean(result["survival_malicious"]))
-    assert all(1 <= gamma <= 9 for gamma in result["gamma"])
+    assert all(1 <= gamma <= 16 for gamma in result["gamma"])
 
 
 def test_a_run_depends_on_nothing_that_its_stamp_leaves_out() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +12,7 @@ from protocol.ledger.adaptive import AdaptiveGamma
 from protocol.params import MICRO
 from sim.figures.claims import Claim
 from sim.figures.flock.experiment import ADAPTIVE
-from sim.figures.flock.plan import TITLES, Outcomes, TaskSize, gamma_label
+from sim.figures.flock.plan import TITLES, Outcomes, Size, TaskSize, gamma_label
 from sim.figures.flock.sources import FLOCK_REMARK
 from sim.figures.plots import Band, Curve, Panel, band_over_seeds
 from sim.figures.report import Cell, Figure, Table
@@ -21,6 +21,9 @@ from sim.figures.sweep import Result
 HONEST_GOAL = 0.95
 REFERENCE_GAMMA = 8
 """The adaptive gamma has to evict at least as fast as this one."""
+
+Means = Mapping[int, Sequence[float]]
+"""By gamma, then by eta."""
 
 
 @frozen
@@ -65,11 +68,10 @@ def adaptive_figure(outcomes: Outcomes) -> Figure:
         name="flock-adaptive-gamma",
         title="A gamma that follows the votes",
         text=(
-            "The adaptive gamma of a round is clamp(slope x margin x (recent margin + floor)): the margin is "
-            "by how large a share of its voters the verdict was carried, the recent one its mean over the "
-            f"last {rule.window} rounds. Slope {rule.slope_units / MICRO:g}, floor "
-            f"{rule.floor_permille / 1000:g}, between {rule.lowest_units / MICRO:g} and "
-            f"{rule.highest_units / MICRO:g} tokens "
+            f"The adaptive gamma of a round is {rule.slope_units / MICRO:g} tokens times its margin, the "
+            "share of the voters by which the verdict was carried. It is at least "
+            f"{rule.lowest_units / MICRO:g}, and at most {rule.calm_units / MICRO:g} while the votes of the "
+            f"last {rule.window} rounds were clear, rising to {rule.highest_units / MICRO:g} as they split "
             "(protocol/ledger/adaptive.py). It is an option of the contract that these figures use; networks "
             "have a fixed gamma."
         ),
@@ -103,51 +105,58 @@ def _table(outcomes: Outcomes) -> Table:
 
 
 def _claims(outcomes: Outcomes, task: TaskSize) -> tuple[Claim, Claim]:
-    size = outcomes.size
+    kept, rounds = (
+        {g: _values(outcomes, task, g, measure).mean(axis=0).tolist() for g in outcomes.size.all_gammas}
+        for measure in (KEPT, SURVIVAL)
+    )
+    where = f"of {task.contract_rounds} rounds of {TITLES[task.task]}"
+    return adaptive_claims(outcomes.size, kept, rounds, task.task, where)
+
+
+def adaptive_claims(size: Size, kept: Means, rounds: Means, suffix: str, where: str) -> tuple[Claim, Claim]:
+    """That honest clients are `kept` (share at the end), and malicious ones evicted after as few `rounds`.
+
+    Means over seeds, by gamma and, in lists, by eta; `where` says of what.
+    """
     largest = size.gammas[-1]
-
-    def means(gamma: int, measure: Measure) -> list[float]:
-        return _values(outcomes, task, gamma, measure).mean(axis=0).tolist()  # type: ignore[no-any-return]
-
-    kept = {gamma: means(gamma, KEPT) for gamma in size.all_gammas}
-    rounds = {gamma: means(gamma, SURVIVAL) for gamma in size.all_gammas}
     at = f"at eta {' / '.join(map(str, size.etas))} %"
-
-    def listed(values: list[float], scale: float = 1.0) -> str:
-        return " / ".join(f"{scale * value:.1f}" for value in values)
-
-    def numbers(values: dict[int, list[float]]) -> dict[str, float]:
-        return {
-            f"{gamma_label(gamma)}, eta {eta}": value
-            for gamma, row in values.items()
-            for eta, value in zip(size.etas, row, strict=True)
-        }
-
     return (
         Claim(
-            name=f"adaptive-keeps-honest-{task.task}",
+            name=f"adaptive-keeps-honest-{suffix}",
             statement=f"The adaptive gamma keeps more than {100 * HONEST_GOAL:.0f} % of the honest clients",
             source=FLOCK_REMARK,
-            rule="mean over seeds of the honest validators left at the end, at every eta",
+            rule=f"mean over seeds of the honest validators left at the end {where}, at every eta",
             holds=all(value > HONEST_GOAL for value in kept[ADAPTIVE]),
             found=(
-                f"{listed(kept[ADAPTIVE], 100)} % {at}; gamma {REFERENCE_GAMMA} keeps "
-                f"{listed(kept[REFERENCE_GAMMA], 100)} %, gamma {largest} {listed(kept[largest], 100)} %."
+                f"{_listed(kept[ADAPTIVE], 100)} % {at}; gamma {REFERENCE_GAMMA} keeps "
+                f"{_listed(kept[REFERENCE_GAMMA], 100)} %, gamma {largest} {_listed(kept[largest], 100)} %."
             ),
-            numbers=numbers(kept),
+            numbers=_numbers(size, kept),
         ),
         Claim(
-            name=f"adaptive-evicts-{task.task}",
+            name=f"adaptive-evicts-{suffix}",
             statement=(
                 f"The adaptive gamma evicts malicious clients at least as fast as gamma {REFERENCE_GAMMA}"
             ),
             source=FLOCK_REMARK,
-            rule="mean over seeds of malicious survival, no longer at any eta",
+            rule=f"mean over seeds of malicious survival {where}, no longer at any eta",
             holds=all(a <= b for a, b in zip(rounds[ADAPTIVE], rounds[REFERENCE_GAMMA], strict=True)),
             found=(
-                f"{listed(rounds[ADAPTIVE])} rounds {at}; gamma {REFERENCE_GAMMA} needs "
-                f"{listed(rounds[REFERENCE_GAMMA])}."
+                f"{_listed(rounds[ADAPTIVE])} rounds {at}; gamma {REFERENCE_GAMMA} needs "
+                f"{_listed(rounds[REFERENCE_GAMMA])}, gamma {largest} {_listed(rounds[largest])}."
             ),
-            numbers=numbers(rounds),
+            numbers=_numbers(size, rounds),
         ),
     )
+
+
+def _listed(values: Sequence[float], scale: float = 1.0) -> str:
+    return " / ".join(f"{scale * value:.1f}" for value in values)
+
+
+def _numbers(size: Size, values: Means) -> dict[str, float]:
+    return {
+        f"{gamma_label(gamma)}, eta {eta}": value
+        for gamma, row in values.items()
+        for eta, value in zip(size.etas, row, strict=True)
+    }

@@ -10,6 +10,7 @@ import protocol.ledger
 from protocol.sortition import default_roles
 from sim.figures.flock.accuracy import accuracy_figure
 from sim.figures.flock.adaptive_gamma import adaptive_figure
+from sim.figures.flock.contract_figure import AloneOutcomes, contract_figure
 from sim.figures.flock.experiment import BOOST, FlockRun, execute
 from sim.figures.flock.payers import payers_figure
 from sim.figures.flock.plan import TITLES, Outcomes, Size
@@ -50,8 +51,8 @@ def run_all(size: Size, out: Path, engine: Engine, progress: Progress = lambda d
     return Outcomes(size, sweep(runs, execute, run_store(out), engine, progress))
 
 
-def flock_chapter(outcomes: Outcomes, command: str) -> Chapter:
-    """The figures and their claims; nothing is computed but from `outcomes`."""
+def flock_chapter(outcomes: Outcomes, alone: AloneOutcomes, command: str) -> Chapter:
+    """The figures and their claims; nothing is computed but from `outcomes` and `alone`."""
     tasks = outcomes.size.tasks
     figures = [
         *(accuracy_figure(outcomes, task) for task in tasks),
@@ -59,6 +60,7 @@ def flock_chapter(outcomes: Outcomes, command: str) -> Chapter:
         *(survival_figure(outcomes, kind) for kind in ("malicious", "honest")),
         payers_figure(outcomes),
         adaptive_figure(outcomes),
+        contract_figure(alone),
     ]
     return Chapter(
         name=NAME,

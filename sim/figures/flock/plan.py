@@ -46,13 +46,18 @@ class TaskSize:
 
 @frozen(kw_only=True)
 class Size:
-    """How much is computed. `etas` in percent, `gammas` in tokens, ascending."""
+    """How much is computed. `etas` in percent, `gammas` in tokens, ascending.
+
+    `alone_seeds` and `alone_rounds` are those of the contract without training.
+    """
 
     tasks: tuple[TaskSize, ...]
     clients: int = 50
     etas: tuple[int, ...] = ETAS
     gammas: tuple[int, ...] = GAMMAS
     first_seed: int = 1
+    alone_seeds: int = 24
+    alone_rounds: int = 160
 
     @property
     def all_gammas(self) -> tuple[int, ...]:
@@ -99,10 +104,12 @@ FULL = Size(
 QUICK = Size(
     tasks=(
         TaskSize(task=LENDING_CLUB, seeds=5, accuracy_rounds=40, contract_rounds=60),
-        TaskSize(task=MNIST, seeds=5, accuracy_rounds=30, contract_rounds=30),
+        TaskSize(task=MNIST, seeds=5, accuracy_rounds=60, contract_rounds=60),
     ),
     etas=(10, 40),
     gammas=(8, 16),
+    alone_seeds=8,
+    alone_rounds=100,
 )
 
 
