@@ -96,10 +96,10 @@ def bench_protocol(n: int, d: int, profile: str, dropouts: float, repeats: int) 
 
     Growth is fitted over three sizes an octave apart. `BenchError` for what cannot be measured.
     """
-    round_ = _shared(_params(n, d, profile), n)
-    contributors = list(range(n - _dropped(n, dropouts)))
+    round_ = shared_round(network_params(n, d, profile), n)
+    contributors = list(range(n - dropped_of(n, dropouts)))
     for index in contributors:
-        round_.contribute(index, _update(round_.context.params, index), 1 + index)
+        round_.contribute(index, synthetic_update(round_.context.params, index), 1 + index)
     seconds = {
         **_client_steps(round_, repeats),
         **_aggregator_steps(round_, contributors, repeats),
@@ -108,7 +108,8 @@ def bench_protocol(n: int, d: int, profile: str, dropouts: float, repeats: int) 
     return ProtocolBench(n, d, profile, dropouts, seconds, _sizes(round_), _growth(round_, profile, repeats))
 
 
-def _params(n: int, d: int, profile: str) -> ProtocolParams:
+def network_params(n: int, d: int, profile: str) -> ProtocolParams:
+    """Of `n` proposers and `d` coordinates. `BenchError` where there is no such network."""
     if profile not in PROFILES:
         raise BenchError(f"profile {profile!r}: there are {', '.join(sorted(PROFILES))}")
     if n < LEAST_PROPOSERS or d < LEAST_DIMENSION:
@@ -119,19 +120,21 @@ def _params(n: int, d: int, profile: str) -> ProtocolParams:
         raise BenchError(str(error)) from error
 
 
-def _dropped(n: int, dropouts: float) -> int:
+def dropped_of(n: int, dropouts: float) -> int:
+    """How many of `n` proposers leave after sharing. `BenchError` where too few would stay."""
     dropped = round(n * dropouts)
     if not 0 <= dropped <= n - (2 * n // 3 + 1):
         raise BenchError(f"dropouts {dropouts}: {n} proposers survive at most {n - 2 * n // 3 - 1}")
     return dropped
 
 
-def _update(params: ProtocolParams, index: Index) -> Float32Vec:
+def synthetic_update(params: ProtocolParams, index: Index) -> Float32Vec:
+    """float32[d], uniform in +-0.05, a function of the index."""
     words = fp.expand(digest("bench update", index.to_bytes(4, "big")), b"update", params.dimension)
     return (words.astype(np.float32) / np.float32(fp.P) - np.float32(0.5)) * np.float32(0.1)
 
 
-def _shared(params: ProtocolParams, n: int) -> Rehearsal:
+def shared_round(params: ProtocolParams, n: int) -> Rehearsal:
     """A round after its setup block, kernels compiled and keys expanded."""
     round_ = rehearse(params, n, b"bench")
     jobs.warm(params, round_.context.network)
@@ -142,11 +145,11 @@ def _shared(params: ProtocolParams, n: int) -> Rehearsal:
 # -- client ----------------------------------------------------------------------------------------
 
 
-def _client(round_: Rehearsal) -> None:
+def client_work(round_: Rehearsal) -> None:
     """All that proposer 0 does in a round: keys, shares, masks, encoding, commitment."""
     _keys(round_)
     jobs.run(round_.deal_job(0), round_.read)
-    jobs.run(round_.contribute_job(0, _update(round_.context.params, 0), 1), round_.read)
+    jobs.run(round_.contribute_job(0, synthetic_update(round_.context.params, 0), 1), round_.read)
 
 
 def _keys(round_: Rehearsal) -> tuple[bytes, bytes]:
@@ -156,7 +159,7 @@ def _keys(round_: Rehearsal) -> tuple[bytes, bytes]:
 
 def _client_steps(round_: Rehearsal, repeats: int) -> dict[str, float]:
     context, params, scheme = round_.context, round_.context.params, scheme_of(round_.context)
-    secrets, update = round_.secrets[0], _update(round_.context.params, 0)
+    secrets, update = round_.secrets[0], synthetic_update(round_.context.params, 0)
     sent, _ = compress(params, update, None, None)
     extended = encode_update(params, scheme, sent, 1, secrets)
     seeds = own_pair_seeds(context, 0, secrets.mask_key)
@@ -171,7 +174,7 @@ def _client_steps(round_: Rehearsal, repeats: int) -> dict[str, float]:
         "interpolate": lambda: encode_masked(scheme, masked, secrets.check_seed, round_.z_root),
         "commit": lambda: publish_commitment(context, scheme, extended, 0, secrets.check_seed),
         "contribute job": lambda: jobs.run(round_.contribute_job(0, update, 1), round_.read),
-        "client_total": lambda: _client(round_),
+        "client_total": lambda: client_work(round_),
     }
     return {name: median_seconds(step, repeats) for name, step in steps.items()}
 
@@ -188,13 +191,13 @@ def _aggregator_steps(round_: Rehearsal, contributors: list[Index], repeats: int
 
     def whole() -> None:
         jobs.run(job, round_.read)
-        _unmasked(round_, verify_job)
+        unmasked(round_, verify_job)
 
     steps = {
         "sum": lambda: _summed(round_, job),
         "rebuild": lambda: _rebuilt(job),
         "aggregate job": lambda: jobs.run(job, round_.read),
-        "unmask": lambda: _unmasked(round_, verify_job),
+        "unmask": lambda: unmasked(round_, verify_job),
         "aggregate": whole,
     }
     return {name: median_seconds(step, repeats) for name, step in steps.items()}
@@ -211,7 +214,8 @@ def _rebuilt(job: AggregateJob) -> None:
     rebuild_many(job.context, ShareKind.MASK, job.mask_shares)
 
 
-def _unmasked(round_: Rehearsal, job: VerifyJob) -> PlainSum:
+def unmasked(round_: Rehearsal, job: VerifyJob) -> PlainSum:
+    """The plain sum of a claim, as every verifier computes it first."""
     scheme = scheme_of(job.context)
     coefficients = scheme.read_coefficients(round_.read(job.sum_digest), "sum")
     points = scheme.interpolation.points_from(job.z_root, scheme.masked_length)
@@ -234,11 +238,11 @@ def _claim(round_: Rehearsal, everyone: list[Index]) -> VerifyJob:
 
 def _verifier_steps(round_: Rehearsal, contributors: list[Index], repeats: int) -> dict[str, float]:
     job = round_.verify_job(contributors, round_.aggregate(contributors))
-    plain = _unmasked(round_, job)
+    plain = unmasked(round_, job)
     steps = {
         "eq 18": lambda: _eq18(round_, job),
         "eq 19": lambda: _eq19(job, plain),
-        "verify": lambda: _both_equations(round_, job, plain),
+        "verify": lambda: both_equations(round_, job, plain),
         "verify job": lambda: jobs.run(job, round_.read),
     }
     return {name: median_seconds(step, repeats) for name, step in steps.items()}
@@ -261,7 +265,8 @@ def _eq19(job: VerifyJob, plain: PlainSum) -> None:
     _confirm(eq19_holds(scheme, plain, total, count, challenge), "eq. 19")
 
 
-def _both_equations(round_: Rehearsal, job: VerifyJob, plain: PlainSum) -> None:
+def both_equations(round_: Rehearsal, job: VerifyJob, plain: PlainSum) -> None:
+    """Eqs. 18 and 19 of VCD-FL, and the bound. `BenchError` where one does not hold."""
     _eq18(round_, job)
     _eq19(job, plain)
 
@@ -297,7 +302,7 @@ def _growth(whole: Rehearsal, profile: str, repeats: int) -> dict[str, float]:
         (proposers, dimension): _client_and_verify(
             whole
             if (proposers, dimension) == (n, d)
-            else _shared(_params(proposers, dimension, profile), proposers),
+            else shared_round(network_params(proposers, dimension, profile), proposers),
             repeats,
         )
         for proposers, dimension in sorted({(n, size) for size in in_d} | {(size, d) for size in in_n})
@@ -315,11 +320,11 @@ def _client_and_verify(round_: Rehearsal, repeats: int) -> tuple[float, float]:
     everyone = list(round_.context.sharers)
     for index in everyone:
         if index not in round_.contributions:
-            round_.contribute(index, _update(round_.context.params, index), 1 + index)
+            round_.contribute(index, synthetic_update(round_.context.params, index), 1 + index)
     job = _claim(round_, everyone)
-    plain = _unmasked(round_, job)
-    client = median_seconds(lambda: _client(round_), repeats)
-    return client, median_seconds(lambda: _both_equations(round_, job, plain), repeats)
+    plain = unmasked(round_, job)
+    client = median_seconds(lambda: client_work(round_), repeats)
+    return client, median_seconds(lambda: both_equations(round_, job, plain), repeats)
 
 
 # -- for people ------------------------------------------------------------------------------------

@@ -8,13 +8,18 @@ from pathlib import Path
 
 import click
 
+from sim.cli.bench_peers import peers
+
 PROFILES = ("hardened", "vcdfl")
 PROFILE = click.option("--profile", type=click.Choice(PROFILES), default="hardened", show_default=True)
 
 
 @click.group(short_help="Measure what the protocol costs.")
 def bench() -> None:
-    """Measure what the protocol costs on this machine, without any training."""
+    """Measure what the protocol costs on this machine, without any training; and beside peers."""
+
+
+bench.add_command(peers)
 
 
 @bench.command(short_help="The mathematics: client, aggregator, verifier.")

@@ -8,6 +8,7 @@ from flocknode.cli.lazy import LazyGroup
 
 COMMANDS = {
     "flock": ("sim.cli.figures_flock:flock", "FLock: poisoning, votes and stakes, with real training."),
+    "vcdfl": ("sim.cli.figures_vcdfl:vcdfl", "VCD-FL: what verification costs, what compression saves."),
 }
 
 

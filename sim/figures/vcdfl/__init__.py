@@ -1,0 +1,1 @@
+"""VCD-FL's experiments: what a verified round costs, and what its gradient compression saves."""
