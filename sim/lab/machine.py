@@ -12,6 +12,7 @@ from pathlib import Path
 
 CLONE_NEWNS = 0x00020000
 CLONE_NEWNET = 0x40000000
+PAGE_BYTES = 4096
 MS_REC = 0x4000
 MS_PRIVATE = 1 << 18
 MS_REMOUNT = 0x20
@@ -50,9 +51,12 @@ def setns(descriptor: int, kind: int) -> None:
 
 
 def mount_tmpfs(target: Path, size_bytes: int, *, remount: bool = False) -> None:
-    """Mount a file system of so many bytes in memory, or change its size. Raises `OSError`."""
+    """Mount a file system of so many bytes in memory, or change its size. Raises `OSError`.
+
+    It has a page at the least: to the kernel a size of 0 means no limit but the machine's memory.
+    """
     flags = MS_REMOUNT if remount else 0
-    options = f"size={size_bytes},mode=700".encode()
+    options = f"size={max(size_bytes, PAGE_BYTES)},mode=700".encode()
     _call("mount", b"flocknode-lab", os.fsencode(target), b"tmpfs", ctypes.c_ulong(flags), options)
 
 
