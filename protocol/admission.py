@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from protocol.duties.contribute import payload_fits
-from protocol.duties.desk import Desk
+from collections.abc import Callable
+
 from protocol.envelope import Statement
 from protocol.ledger.state import LedgerState
 from protocol.messages import (
@@ -21,7 +21,7 @@ from protocol.messages import (
     Transaction,
 )
 from protocol.params import ProtocolParams
-from protocol.pinning import evidence_holds, keys_are_sound
+from protocol.pinning import Rules, evidence_holds, keys_are_sound
 
 CHECK_RELEASES = 3
 """How often a holder may release check shares: of the dropped, of the late, and at the hard deadline."""
@@ -29,12 +29,18 @@ NONCE_WINDOW = 16
 """How many transactions of one account may wait."""
 
 
-def inadmissible(desk: Desk, statement: Statement) -> str | None:
-    """Why a statement is refused, in a word; None if it may be kept."""
+Fits = Callable[[Statement, ProtocolParams], bool]
+"""`protocol.pinning.commitment_fits`."""
+
+
+def inadmissible(statement: Statement, state: LedgerState, rules: Rules, fits: Fits) -> str | None:
+    """Why a statement is refused after the last final block, in a word; None if it may be kept."""
     if isinstance(statement.body, Transaction):
-        return _inadmissible_transaction(desk.state, statement, statement.body)
+        return _inadmissible_transaction(state, statement, statement.body)
     return (
-        _wrong_round(desk.state, statement) or _wrong_slot(desk, statement) or _wrong_content(desk, statement)
+        _wrong_round(state, statement)
+        or _wrong_slot(state, rules.params, statement)
+        or _wrong_content(state, rules, statement, fits)
     )
 
 
@@ -59,9 +65,9 @@ def _wrong_round(state: LedgerState, statement: Statement) -> str | None:
     return None
 
 
-def _wrong_slot(desk: Desk, statement: Statement) -> str | None:
+def _wrong_slot(state: LedgerState, params: ProtocolParams, statement: Statement) -> str | None:
     """Of a validator, about a validator, of an attempt that there can be. The next round's may be others."""
-    state, slot = desk.state, statement.slot
+    slot = statement.slot
     ahead = statement.round > state.round
     if not state.is_validator(statement.sender):
         if state.account(statement.sender) is None and not ahead:
@@ -69,7 +75,7 @@ def _wrong_slot(desk: Desk, statement: Statement) -> str | None:
         return "early" if ahead else "stale"
     if slot.subject and not state.is_validator(slot.subject):
         return "early" if ahead else "slot"
-    if slot.attempt == 0 or _attempt_exists(statement.body, desk.rules.params):  # a first one always may be
+    if slot.attempt == 0 or _attempt_exists(statement.body, params):  # a first one always may be
         return None
     return "slot"
 
@@ -85,19 +91,19 @@ def _attempt_exists(body: Body, params: ProtocolParams) -> bool:
             return True
 
 
-def _wrong_content(desk: Desk, statement: Statement) -> str | None:
+def _wrong_content(state: LedgerState, rules: Rules, statement: Statement, fits: Fits) -> str | None:
     """A commitment that fits neither digest nor form, a weight that none may have, evidence of nothing.
 
     And more shares, secrets or z than a round has proposers.
     """
-    body, params = statement.body, desk.rules.params
+    body, params = statement.body, rules.params
     match body:
         case KeyAdvert():
-            return None if keys_are_sound(desk.rules.network, statement) else "key"
+            return None if keys_are_sound(rules.network, statement) else "key"
         case ShareBundle():
             return None if body.weight <= params.max_weight else "weight"
         case Contribution():
-            return None if payload_fits(desk, statement) else "payload"
+            return None if fits(statement, params) else "payload"
         case ShareRelease():
             return None if len(body.shares) <= params.n_proposers else "size"
         case AggregateClaim():
@@ -106,8 +112,8 @@ def _wrong_content(desk: Desk, statement: Statement) -> str | None:
         case Reveal():
             return None if len(body.zs) <= params.n_proposers else "size"
         case DealerEvidence():
-            if statement.round != desk.state.round or not desk.learning.sharers:
+            if statement.round != state.round or not state.learning.sharers:
                 return "early"
-            return None if evidence_holds(desk.state, desk.rules, statement) else "evidence"
+            return None if evidence_holds(state, rules, statement) else "evidence"
         case _:
             return None

@@ -6,6 +6,7 @@ share an object that remembers results: none of them can tell it from one that w
 
 from __future__ import annotations
 
+from protocol.admission import inadmissible
 from protocol.certificates import certificate_holds
 from protocol.context import RoundContext
 from protocol.envelope import Statement, open_envelope
@@ -23,6 +24,10 @@ class Checks:
     def open(self, data: bytes, network: bytes, *, stripped: bool = False) -> Statement:
         """`protocol.envelope.open_envelope`; raises `WireError`."""
         return open_envelope(data, network, stripped=stripped)
+
+    def inadmissible(self, statement: Statement, state: LedgerState, rules: Rules) -> str | None:
+        """`protocol.admission.inadmissible`."""
+        return inadmissible(statement, state, rules, self.commitment_fits)
 
     def certificate_holds(
         self, certificate: Certificate, network: bytes, validators: tuple[bytes, ...]

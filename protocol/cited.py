@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
-
 from protocol.checks import Checks
 from protocol.envelope import Statement
 
@@ -18,14 +16,15 @@ class Cited:
     def __init__(self, network: bytes, checks: Checks) -> None:
         self.network = network
         self._checks = checks
-        self._opened: OrderedDict[bytes, Statement] = OrderedDict()
+        self._opened: dict[bytes, Statement] = {}
+        """The one used longest ago comes first."""
         self.held_bytes = 0
 
     def open(self, data: bytes) -> Statement:
         """Raises `WireError`."""
         known = self._opened.get(data)
         if known is not None:
-            self._opened.move_to_end(data)
+            self._opened[data] = self._opened.pop(data)
             return known
         statement = self._checks.open(data, self.network, stripped=True)
         self._keep(data, statement)
@@ -46,5 +45,6 @@ class Cited:
             self.held_bytes += len(data)
         self._opened[data] = statement
         while len(self._opened) > CACHE_SIZE or self.held_bytes > CACHE_BYTES:
-            oldest, _ = self._opened.popitem(last=False)
+            oldest = next(iter(self._opened))
+            del self._opened[oldest]
             self.held_bytes -= len(oldest)

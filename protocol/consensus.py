@@ -179,9 +179,10 @@ class Agreement:
 
     @property
     def leader(self) -> bytes:
-        known = self._leaders.get(self.view)
+        view = self.safety.view
+        known = self._leaders.get(view)
         if known is None:
-            known = self._leaders[self.view] = leader_of(self.order, self.height, self.view)
+            known = self._leaders[view] = leader_of(self.order, self.height, view)
         return known
 
     @property

@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import Callable
 
 from protocol import durable, keys
-from protocol.admission import inadmissible
 from protocol.checks import Checks
 from protocol.cited import Cited
 from protocol.codec import DecodeError, decode
@@ -187,7 +186,8 @@ class Engine:
                 self._command(event.transaction)
         self._advance()
         effects = self.outbox.take()
-        self.lifecycle.note(effects)
+        if effects:
+            self.lifecycle.note(effects)
         return effects
 
     def _advance(self) -> None:
@@ -272,7 +272,7 @@ class Engine:
         }
 
     def _on_statement(self, peer: bytes, statement: Statement) -> None:
-        reason = inadmissible(self.desk, statement)
+        reason = self.checks.inadmissible(statement, self.chain.state, self.desk.rules)
         if reason is not None:
             self._reject(peer, reason, statement.kind.name)
             return

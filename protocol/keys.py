@@ -200,6 +200,18 @@ class Channel:
             raise SealError("the box is not from this sender, to this recipient, with these data") from error
 
 
+_PROBE = X25519PrivateKey.from_private_bytes(bytes(31) + b"\x40")
+
+
+def has_low_order(public: bytes) -> bool:
+    """Does every agreement with this 32-byte X25519 key yield the all-zero secret (RFC 7748 section 6.1)?"""
+    try:
+        _PROBE.exchange(X25519PublicKey.from_public_bytes(public))
+    except ValueError:
+        return True
+    return False
+
+
 def agreement_public(secret: bytes) -> bytes:
     """The 32-byte X25519 public key of a 32-byte secret. AgreementError on a bad length."""
     return AgreementKey(secret).public

@@ -41,7 +41,6 @@ from protocol.sharing import DealerFault, HeldShare, ShareKind, fault_holds, sha
 from protocol.tally import Tally
 
 ZERO_SEED = bytes(32)
-_PROBE_SECRET = bytes(31) + b"\x40"
 
 
 @frozen
@@ -150,9 +149,7 @@ def _keys_hold(network: bytes, round_: int, peer: bytes, advert: KeyAdvert) -> b
     ):
         if not keys.possession_holds(public, proof, possession_message(network, round_, peer, name)):
             return False
-        try:
-            keys.agree(_PROBE_SECRET, public)
-        except keys.AgreementError:
+        if keys.has_low_order(public):
             return False
     return True
 

@@ -30,16 +30,15 @@ class Pool:
 
     def add(self, statement: Statement) -> bool:
         """True if it is new. A second, different one of a slot is kept as evidence, a third is dropped."""
-        known = self._by_slot.get(statement.slot)
+        slot = statement.slot
+        known = self._by_slot.get(slot)
         if known is not None:
             return known.id != statement.id and self.note_conflict(known, statement)
-        self._hold(statement)
+        insort(self._slots.setdefault(slot[:2], []), slot)
+        self._hold(slot, statement)
         return True
 
-    def _hold(self, statement: Statement) -> None:
-        slot = statement.slot
-        if slot not in self._by_slot:
-            insort(self._slots.setdefault((slot.round, slot.kind), []), slot)
+    def _hold(self, slot: Slot, statement: Statement) -> None:
         self._by_slot[slot] = statement
         self._by_id[statement.id] = statement
         self._note_change(slot)
@@ -47,7 +46,7 @@ class Pool:
     def _note_change(self, slot: Slot) -> None:
         self.version += 1
         if slot.kind != Kind.TRANSACTION:  # which belong to no round, so that their list would never end
-            self._changes.setdefault((slot.round, slot.kind), []).append(slot)
+            self._changes.setdefault(slot[:2], []).append(slot)
 
     def changes(self, round_: int, kind: int) -> Sequence[Slot]:
         """Slots of one kind and round in the order in which what is held of them changed, again and again.
@@ -85,9 +84,10 @@ class Pool:
             found.setdefault(statement.id, statement)
         return tuple(found.values())
 
-    def is_contradicted(self, round_: int, kind: Kind, sender: bytes, attempt: int = 0) -> bool:
-        """Did the sender sign two different ones?"""
-        return (round_, kind, attempt, sender, b"") in self.conflicts
+    def has_one(self, round_: int, kind: Kind, sender: bytes, attempt: int = 0) -> bool:
+        """Is a statement held of this slot, and none that contradicts it?"""
+        place = (round_, kind, attempt, sender, b"")
+        return place in self._by_slot and place not in self.conflicts
 
     def by_id(self, statement_id: bytes) -> Statement | None:
         """Of two that conflict, either."""
@@ -117,7 +117,9 @@ class Pool:
         if known is not None and known.id != statement.id:
             self.note_conflict(known, statement)
             del self._by_id[known.id]
-        self._hold(statement)
+        if known is None:
+            insort(self._slots.setdefault(slot[:2], []), slot)
+        self._hold(slot, statement)
 
     def forget_before(self, round_: int) -> None:
         """Drop the statements of finished rounds; transactions stay until they are applied or void."""

@@ -243,10 +243,7 @@ class Look:
 
     def _only(self, round_: int, kind: Kind, peer: bytes, attempt: int = 0) -> Kind | None:
         """The kind, if one statement of it is held of this peer and none that contradicts it."""
-        pool = self.desk.pool
-        if pool.get(round_, kind, peer, attempt) is None or pool.is_contradicted(round_, kind, peer, attempt):
-            return None
-        return kind
+        return kind if self.desk.pool.has_one(round_, kind, peer, attempt) else None
 
     def _advert_of(self, peer: bytes) -> Kind | None:
         if peer not in self.validators:

@@ -115,7 +115,10 @@ class Readiness:
     def changed(self) -> bool:
         """Would a Ready say something else now than the last one said?"""
         clock = self.desk.clock
-        return clock.ready is None or self.progress.make_ready(clock.height, clock.late) != clock.ready.body
+        if clock.ready is None:
+            return True
+        ready = self.progress.make_ready(clock.height, clock.late)
+        return ready is not clock.ready.body and ready != clock.ready.body
 
     def send(self) -> bool:
         """Tell the leader what is held; the view's clock runs from the first time. True if sent."""

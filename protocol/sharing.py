@@ -259,13 +259,16 @@ def open_box(
     Raises `ShareError`: the box is not from this dealer to this holder, is malformed, or a share is not
     under its root.
     """
-    whose = f"shares of dealer {dealer} for holder {holder}"
+    return check_package(context, dealer, holder, unseal(context, dealer, holder, seal_key, box), roots)
+
+
+def unseal(context: RoundContext, dealer: Index, holder: Index, seal_key: AgreementKey, box: bytes) -> bytes:
+    """The encoded package in a box, unchecked. `ShareError`: it is not from this dealer to this holder."""
     associated = box_associated(context, dealer, holder)
     try:
-        plaintext = seal_key.open(context.seal_publics[dealer], box, associated)
+        return seal_key.open(context.seal_publics[dealer], box, associated)
     except SealError as error:
-        raise ShareError(f"{whose}: {error}") from error
-    return check_package(context, dealer, holder, plaintext, roots)
+        raise ShareError(f"shares of dealer {dealer} for holder {holder}: {error}") from error
 
 
 def check_package(
@@ -283,11 +286,13 @@ def check_package(
             if package.shares[kind] or package.proofs[kind]:
                 raise ShareError(f"{whose}: a share of kind {kind.name}, which this network does not deal")
             continue
+        if _stands(context, dealer, kind, holder, package.shares[kind], package.proofs[kind], roots[kind]):
+            continue
         try:
-            held = package.held(holder, kind)
+            package.held(holder, kind)
         except ValueError as error:
             raise ShareError(f"{whose}: {kind.name}: {error}") from error
-        if not share_holds(context, dealer, kind, held, roots[kind]):
+        else:
             raise ShareError(f"{whose}: the {kind.name} share is not under the dealer's root")
     return package
 
@@ -302,13 +307,23 @@ def load_package(data: bytes) -> SharePackage | None:
 
 def share_holds(context: RoundContext, dealer: Index, kind: ShareKind, held: HeldShare, root: bytes) -> bool:
     """Whether a share is nine field elements and stands at its holder's place under `root`."""
-    holders = len(context.proposers)
-    if len(held.share) != SHARE_BYTES or not 0 <= held.holder < holders:
+    return _stands(context, dealer, kind, held.holder, held.share, held.proof, root)
+
+
+def _stands(
+    context: RoundContext,
+    dealer: Index,
+    kind: ShareKind,
+    holder: Index,
+    share: bytes,
+    proof: tuple[bytes, ...],
+    root: bytes,
+) -> bool:
+    holders = context.proposers
+    if len(share) != SHARE_BYTES or not 0 <= holder < len(holders) or max(_LIMBS.unpack(share)) >= fp.P:
         return False
-    if max(_LIMBS.unpack(held.share)) >= fp.P:
-        return False
-    leaf = share_leaf(share_scope(context, dealer, kind), context.proposers[held.holder], held.share)
-    return merkle.verify(root, leaf, held.holder, holders, held.proof)
+    leaf = share_leaf(share_scope(context, dealer, kind), holders[holder], share)
+    return merkle.verify(root, leaf, holder, len(holders), proof)
 
 
 def rebuild(

@@ -11,6 +11,7 @@ from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
 
 from protocol import keys
+from protocol.admission import inadmissible
 from protocol.certificates import certificate_holds
 from protocol.checks import Checks
 from protocol.context import RoundContext
@@ -48,14 +49,15 @@ class Remembered(Generic[K, V]):
 
     def keep(self, key: K, value: V, weight: int = 1) -> V:
         """Remember a value that is not None, and return it."""
-        if key not in self._entries:
-            self._entries[key] = value
-            self._weights[key] = weight
-            self._held += weight
-            while self._held > self._limit:
-                oldest, its_weight = self._weights.popitem(last=False)
-                del self._entries[oldest]
-                self._held -= its_weight
+        if key in self._entries:
+            self._held -= self._weights.pop(key)
+        self._entries[key] = value
+        self._weights[key] = weight
+        self._held += weight
+        while self._held > self._limit:
+            oldest, its_weight = self._weights.popitem(last=False)
+            del self._entries[oldest]
+            self._held -= its_weight
         return value
 
 
@@ -64,6 +66,7 @@ class SharedChecks(Checks):
 
     def __init__(self) -> None:
         self._opened: Remembered[tuple[bytes, bytes, bool], Statement] = Remembered(OPENED_BYTES)
+        self._admitted: Remembered[bytes, tuple[Statement, LedgerState]] = Remembered(OPENED_BYTES)
         self._signed: Remembered[bytes, tuple[bytes, bytes]] = Remembered(SIGNATURES)
         self._certificates: Remembered[tuple[Certificate, bytes, tuple[bytes, ...]], bool] = Remembered(
             CERTIFICATES
@@ -80,6 +83,16 @@ class SharedChecks(Checks):
             open_envelope(data, network, stripped=stripped, verify=self.verify),
             STATEMENT_BYTES + len(data),
         )
+
+    def inadmissible(self, statement: Statement, state: LedgerState, rules: Rules) -> str | None:
+        """Nodes share their states and what they have opened, so sameness is that of the objects."""
+        known = self._admitted.get(statement.id)
+        if known is not None and known[0] is statement and known[1] is state:
+            return None
+        reason = inadmissible(statement, state, rules, self.commitment_fits)
+        if reason is None:
+            self._admitted.keep(statement.id, (statement, state), STATEMENT_BYTES + len(statement.encoded))
+        return reason
 
     def certificate_holds(
         self, certificate: Certificate, network: bytes, validators: tuple[bytes, ...]

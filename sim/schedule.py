@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+from collections import deque
 from collections.abc import Callable
 from random import Random
 from typing import Any
@@ -25,19 +26,28 @@ class Delays:
 
 
 class Schedule:
-    """A queue ordered by due time, then by the order in which its entries were made."""
+    """A queue ordered by due time, then by the order in which its entries were made.
+
+    Many fall on one millisecond, so the heap holds times, and each time its entries.
+    """
 
     def __init__(self, seed: int) -> None:
         self.random = Random(seed)
         self.now: Millis = 0
         self.happened = 0
         self.issued = 0
-        self._queue: list[tuple[Millis, int, Callable[..., None], tuple[Any, ...]]] = []
+        self._times: list[Millis] = []
+        self._entries: dict[Millis, deque[tuple[Callable[..., None], tuple[Any, ...]]]] = {}
 
     def push(self, delay_ms: Millis, action: Callable[..., None], *arguments: object) -> int:
         """Let `action(*arguments)` happen after a delay; returns the number of the entry, its own."""
         self.issued += 1
-        heapq.heappush(self._queue, (self.now + delay_ms, self.issued, action, arguments))
+        due = self.now + delay_ms
+        entries = self._entries.get(due)
+        if entries is None:
+            entries = self._entries[due] = deque()
+            heapq.heappush(self._times, due)
+        entries.append((action, arguments))
         return self.issued
 
     def draw(self, limits: tuple[int, int]) -> int:
@@ -46,10 +56,15 @@ class Schedule:
 
     def next_due(self) -> Millis | None:
         """When the next entry is due; None where nothing is left to happen."""
-        return self._queue[0][0] if self._queue else None
+        return self._times[0] if self._times else None
 
     def step(self) -> None:
         """Let the next entry happen."""
-        self.now, _, action, arguments = heapq.heappop(self._queue)
+        due = self.now = self._times[0]
+        entries = self._entries[due]
+        action, arguments = entries.popleft()
+        if not entries:
+            heapq.heappop(self._times)
+            del self._entries[due]
         self.happened += 1
         action(*arguments)

@@ -8,7 +8,7 @@ from protocol.duties.desk import Desk
 from protocol.jobs import DealJob
 from protocol.messages import Complaint, KeyAdvert, Kind, SealedShares, ShareBundle, ShareOpening
 from protocol.secrets import possession_proofs, secret_hash
-from protocol.sharing import ShareError, SharePackage, check_package, open_box, package_for
+from protocol.sharing import ShareError, SharePackage, check_package, package_for, unseal
 
 
 def advertise(desk: Desk) -> None:
@@ -72,6 +72,8 @@ def is_awaited(desk: Desk, dealer: bytes) -> bool:
 
 def open_boxes(desk: Desk) -> None:
     round_, memory = desk.state.round, desk.memory
+    if not memory.boxes:
+        return
     for dealer in sorted(memory.boxes):
         bundle = desk.pool.get(round_, Kind.SHARE_BUNDLE, dealer)
         if dealer not in desk.learning.proposers or bundle is None or dealer in memory.packages:
@@ -79,26 +81,22 @@ def open_boxes(desk: Desk) -> None:
         assert isinstance(bundle.body, ShareBundle)
         box = memory.boxes.pop(dealer)
         try:
-            package = open_box(
-                desk.context,
-                desk.index(dealer),
-                desk.index(desk.me),
-                desk.my_secrets().seal_key,
-                box,
-                bundle.body.share_roots,
-            )
+            places = desk.index(dealer), desk.index(desk.me)
+            data = unseal(desk.context, *places, desk.my_secrets().seal_key, box)
+            package = check_package(desk.context, *places, data, bundle.body.share_roots)
         except ShareError as error:
             desk.outbox.notify("bad_share", dealer=keys.peer_name(dealer), why=str(error))
             if desk.pool.get(round_, Kind.COMPLAINT, desk.me, 0, dealer) is None:
                 desk.outbox.publish(round_, Kind.COMPLAINT, Complaint(dealer))
             continue
-        keep_package(desk, dealer, package, bundle.body)
+        keep_package(desk, dealer, package, data, bundle.body)
 
 
-def keep_package(desk: Desk, dealer: bytes, package: SharePackage, bundle: ShareBundle) -> None:
+def keep_package(desk: Desk, dealer: bytes, package: SharePackage, data: bytes, bundle: ShareBundle) -> None:
+    """`data` is the package's encoding."""
     desk.memory.packages[dealer] = package
     desk.memory.proven[dealer] = bundle.share_roots
-    desk.outbox.persist(durable.SHARE, durable.round_key(desk.state.round, dealer), encode(package))
+    desk.outbox.persist(durable.SHARE, durable.round_key(desk.state.round, dealer), data)
     take_z(desk, dealer, package.z, bundle.hash_z)
 
 
@@ -151,7 +149,7 @@ def take_share_openings(desk: Desk) -> None:
         except ShareError as error:
             desk.outbox.notify("bad_share_opening", dealer=keys.peer_name(dealer), why=str(error))
             continue
-        keep_package(desk, dealer, package, bundle.body)
+        keep_package(desk, dealer, package, opening.body.package, bundle.body)
 
 
 def opening_holds(desk: Desk, dealer: bytes, holder: bytes) -> bool:

@@ -82,8 +82,8 @@ def _any_evidence(right: Any) -> Any:
 
 
 def _admits_any_weight(right: Callable[..., str | None]) -> Any:
-    def wrong_content(desk: Desk, statement: Any) -> str | None:
-        return None if isinstance(statement.body, ShareBundle) else right(desk, statement)
+    def wrong_content(state: LedgerState, rules: Any, statement: Any, fits: Any) -> str | None:
+        return None if isinstance(statement.body, ShareBundle) else right(state, rules, statement, fits)
 
     return wrong_content
 
