@@ -36,6 +36,7 @@ _MONTGOMERY_SQUARE = np.uint64(2**64 % P)
 _LOW = np.uint64(2**32 - 1)
 _HALF_WORD = np.uint64(32)
 _WORD_MASK = np.uint32(2**31 - 1)
+_BLOCK = np.uint64(64)
 
 # 128 words hold one rejected value on average; the stream is produced in pieces that stay in the L2 cache.
 _PIECE_WORDS = 2**14
@@ -261,26 +262,44 @@ def _hkdf(seed: bytes, label: bytes) -> bytes:
 
 
 @kernel
-def _absorb(acc: FieldVec, start: int, words: FieldVec, negate: bool) -> int:
-    """Add (or subtract) the accepted words to acc[start:]; the position after the last one used.
+def _next_rejected(words: FieldVec, start: np.uint64) -> np.uint64:
+    """The place of the first word from `start` on that stands for no element; `words.size` if none does.
 
-    Accepted words are first moved together, without a branch: a rejected one is overwritten by the next.
-    `words` is scratch. Unsigned indices spare the test for negative ones, which would stop vectorisation.
+    One in 128 is rejected, so whole blocks are looked at together. Unsigned indices spare the test for
+    negative ones, which would stop vectorisation.
     """
-    kept = np.uint64(0)
-    for i in range(words.size):
-        value = words[i] & _WORD_MASK
-        words[kept] = value
-        kept += np.uint64(value < _P32)
-    count = int(min(np.int64(kept), np.int64(acc.size - start)))
-    target = acc[start : start + count]
-    if negate:
-        for i in range(count):
-            target[i] = settle(np.uint32(target[i] + np.uint32(_P32 - words[i])))
-    else:
-        for i in range(count):
-            target[i] = settle(np.uint32(target[i] + words[i]))
-    return start + count
+    at, size = start, np.uint64(words.size)
+    while at + _BLOCK <= size:
+        largest = np.uint32(0)
+        for i in range(_BLOCK):
+            largest = max(largest, np.uint32(words[at + i] & _WORD_MASK))
+        if largest >= _P32:
+            break
+        at += _BLOCK
+    while at < size and np.uint32(words[at] & _WORD_MASK) < _P32:
+        at += np.uint64(1)
+    return at
+
+
+@kernel
+def _absorb(acc: FieldVec, start: int, words: FieldVec, negate: bool) -> int:
+    """Add (or subtract) the accepted words to acc[start:]; the position after the last one used."""
+    position, room = np.uint64(start), np.uint64(acc.size)
+    first, size = np.uint64(0), np.uint64(words.size)
+    while first < size and position < room:
+        rejected = _next_rejected(words, first)
+        count = min(rejected - first, room - position)
+        if negate:
+            for i in range(count):
+                word = np.uint32(_P32 - np.uint32(words[first + i] & _WORD_MASK))
+                acc[position + i] = settle(np.uint32(acc[position + i] + word))
+        else:
+            for i in range(count):
+                word = np.uint32(words[first + i] & _WORD_MASK)
+                acc[position + i] = settle(np.uint32(acc[position + i] + word))
+        position += count
+        first = rejected + np.uint64(1)
+    return int(position)
 
 
 def expand_into(acc: FieldVec, seed: bytes, label: bytes, sign: int) -> None:
