@@ -5,6 +5,10 @@ extension types on the wire. Two nodes that hold the same value hold the same by
 
 Field types: `bool`, `int` (-2**63 .. 2**64-1), `bytes`, `str`, `X | None`, `tuple[X, ...]`, `tuple[A, B]`,
 `frozenset[X]` (sorted by encoded element), `Enum` classes (by value), attrs classes and `NewType` of these.
+
+The last fields of a class may be declared with `metadata=LEFT_OUT`: while such a field and all after it hold
+their defaults, the array ends before it. A class can so grow a field without changing a byte, and hence a
+hash, of what was there before.
 """
 
 import enum
@@ -23,6 +27,9 @@ Validator = Callable[[Any, "attrs.Attribute[Any]", Any], None]
 
 INT_MIN = -(2**63)
 INT_MAX = 2**64 - 1
+LEFT_OUT = types.MappingProxyType({"flocknode.left_out": True})
+"""Metadata of a trailing attrs field that is not on the wire while it holds its default."""
+
 _NIL = 0xC0
 _SHORT = 1024
 """Bytes that are sooner copied than hashed in two pieces."""
@@ -340,15 +347,22 @@ def _record(cls: type[Any]) -> _Schema:
     writers = [schema.write for schema in schemas]
     plain = [schema.scalar for schema in schemas]
     count = len(fields)
+    defaults = [_plain_default(cls, attribute) for attribute in _trailing(cls, fields)]
+    least = count - len(defaults)
 
     def read(stream: _Stream) -> Any:
+        # A default that is spelled out is caught by the canonical check, whose encoding ends before it.
         claimed = stream.array_header()
+        present = readers
         if claimed != count:
-            raise DecodeError(f"expected {count} fields, got {claimed}")
+            if not least <= claimed < count:
+                expected = f"{least} to {count}" if defaults else count
+                raise DecodeError(f"expected {expected} fields, got {claimed}")
+            present = readers[:claimed]
         values: dict[str, Any] = {}
         scalar = stream.scalar
         try:
-            for alias, read_field, kind in readers:
+            for alias, read_field, kind in present:
                 if kind is None:
                     values[alias] = read_field(stream)
                     continue
@@ -379,7 +393,28 @@ def _record(cls: type[Any]) -> _Schema:
             raise error.inside("." + names[len(written)]) from error.__cause__
         return written
 
-    return _Schema(read, write)
+    def write_without_defaults(value: Any) -> Any:
+        written = write(value)
+        while len(written) > least and written[-1] == defaults[len(written) - 1 - least]:
+            written.pop()
+        return written
+
+    return _Schema(read, write_without_defaults if defaults else write)
+
+
+def _trailing(cls: type[Any], fields: "list[attrs.Attribute[Any]]") -> "list[attrs.Attribute[Any]]":
+    """The fields that may be left out, which have to be the last ones."""
+    marked = [attribute for attribute in fields if attribute.metadata.get("flocknode.left_out")]
+    if marked != fields[len(fields) - len(marked) :]:
+        raise SchemaError(f"{cls.__name__}: only the last fields can be left out")
+    return marked
+
+
+def _plain_default(cls: type[Any], attribute: "attrs.Attribute[Any]") -> Any:
+    """The default of a field as it would be written."""
+    if attribute.default is attrs.NOTHING or isinstance(attribute.default, attrs.Factory):  # type: ignore[arg-type]
+        raise SchemaError(f"{cls.__name__}.{attribute.name} needs a plain default to be left out")
+    return _schema(attribute.type).write(attribute.default)
 
 
 def _read_items(stream: _Stream, item: _Schema, count: int) -> list[Any]:

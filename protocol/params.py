@@ -11,11 +11,13 @@ from enum import Enum
 
 from attrs import Attribute, evolve, field, frozen, validators
 
-from protocol.codec import bounded_bytes, bytes_of, decode, digest, encode, int_range
+from protocol.codec import LEFT_OUT, bounded_bytes, bytes_of, decode, digest, encode, int_range
+from protocol.ledger.adaptive import AdaptiveGamma
 
 MICRO = 10**6
 """Micro-units in one: of a token, of a loss, of the clipping bound."""
 
+DEFAULT_GAMMA_UNITS = 8 * MICRO
 MAX_DIMENSION = 1 << 24
 MAX_NODES = 4096
 MAX_WEIGHT = 1 << 16
@@ -79,6 +81,8 @@ def _power_of_two(instance: object, attribute: Attribute[int], value: int) -> No
 class ProtocolParams:
     """The choices of one network. Times are in milliseconds, money in units (10^6 a token).
 
+    `adaptive_gamma`: where there is one, it sets gamma round by round, and `gamma_units` has its default.
+
     Raises `ParamsError` where two choices contradict each other.
     """
 
@@ -103,7 +107,7 @@ class ProtocolParams:
     singular_group_size: int = field(default=256, validator=int_range(2, 4096))
     singular_rank: int = field(default=8, validator=int_range(1, 4095))
     # -- stake contract ----------------------------------------------------------------------
-    gamma_units: int = field(default=8 * MICRO, validator=int_range(0, 1 << 50))
+    gamma_units: int = field(default=DEFAULT_GAMMA_UNITS, validator=int_range(0, 1 << 50))
     min_stake_units: int = field(default=8 * MICRO, validator=int_range(1, 1 << 50))
     join_stake_units: int = field(default=64 * MICRO, validator=int_range(1, 1 << 50))
     fault_penalty_units: int = field(default=32 * MICRO, validator=int_range(0, 1 << 50))
@@ -116,6 +120,8 @@ class ProtocolParams:
     max_view_timeout_ms: int = field(default=30_000, validator=int_range(10, 3_600_000))
     repair_interval_ms: int = field(default=1_000, validator=int_range(10, 60_000))
     max_attempts: int = field(default=3, validator=int_range(1, 16))
+    # -- options that came later: networks without them are encoded as before -----------------
+    adaptive_gamma: AdaptiveGamma | None = field(default=None, metadata=LEFT_OUT)
 
     def __attrs_post_init__(self) -> None:
         if self.blinded and self.challenge is Challenge.CLEAR:
@@ -128,6 +134,8 @@ class ProtocolParams:
             raise ParamsError("singular_rank must be below singular_group_size: U must be singular")
         if self.sparsify is Sparsify.OFF and self.sparsify_permille != 1000:
             raise ParamsError("sparsify_permille below 1000 needs sparsify shared_support or topk_local")
+        if self.adaptive_gamma is not None and self.gamma_units != DEFAULT_GAMMA_UNITS:
+            raise ParamsError("gamma_units: adaptive_gamma sets gamma; give one of the two")
         if self.max_view_timeout_ms < self.view_timeout_ms:
             raise ParamsError("max_view_timeout_ms must not be below view_timeout_ms")
         if self.group_size > 1 << 16:

@@ -29,6 +29,14 @@ PIPE_WIDTH = 140
     help="The aggregation protocol: our hardened one, or VCD-FL as published.",
 )
 @click.option(
+    "--gamma",
+    metavar="TOKENS|adaptive",
+    default="8",
+    show_default=True,
+    help="What a lost vote costs. With adaptive it follows how clear the votes are: docs/PROTOCOL.md "
+    "section 6.",
+)
+@click.option(
     "--poison",
     default=0,
     metavar="K",
@@ -60,6 +68,7 @@ def demo(
     proposers: int | None,
     voters: int | None,
     profile: str,
+    gamma: str,
     poison: int,
     drop: int,
     seed: int,
@@ -77,6 +86,7 @@ def demo(
     Examples:
       flocknode demo
       flocknode demo --poison 2 --drop 1 --rounds 8
+      flocknode demo --nodes 13 --poison 3 --gamma adaptive
       flocknode demo --task lending-club --report report.json --quiet
       flocknode demo --dir /tmp/net && flocknode ledger verify /tmp/net/node-0
     """
@@ -94,6 +104,7 @@ def demo(
         proposers=proposers,
         voters=voters,
         profile=profile,
+        gamma=gamma,
         poison=poison,
         drop=drop,
         seed=seed,

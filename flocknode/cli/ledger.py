@@ -34,8 +34,9 @@ def show(directory: Path, last: int | None, height: int | None) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from flocknode.gamma import describe_gamma
     from flocknode.observe.describe import describe_block, summarise
-    from flocknode.observe.ledger import LedgerError, stored_blocks
+    from flocknode.observe.ledger import LedgerError, read_genesis, stored_blocks
     from protocol.keys import short_name
     from protocol.ledger.chain import ChainError
 
@@ -45,10 +46,11 @@ def show(directory: Path, last: int | None, height: int | None) -> None:
                 click.echo(json.dumps(describe_block(stored), indent=2))
                 return
             raise click.ClickException(f"{directory}: the ledger has no block {height}")
-        blocks = list(stored_blocks(directory))
+        blocks, genesis = list(stored_blocks(directory)), read_genesis(directory)
     except (ChainError, LedgerError) as error:
         raise click.ClickException(str(error)) from error
-    table = Table()
+    gamma = describe_gamma(genesis.params)
+    table = Table(caption=f"network {genesis.network.hex()[:12]}, gamma {gamma}", caption_justify="left")
     for name in ("block", "round"):
         table.add_column(name, justify="right")
     for name in ("kind", "leader", "hash", "content"):

@@ -38,6 +38,14 @@ def network() -> None:
 @click.option("--stake", default=64.0, show_default=True, help="Tokens each node starts with.")
 @click.option("--pool", default=0.0, show_default=True, help="Tokens to reward winners with.")
 @click.option("--pool-rounds", default=100, show_default=True, help="Rounds over which the pool is paid out.")
+@click.option(
+    "--gamma",
+    metavar="TOKENS|adaptive",
+    default="8",
+    show_default=True,
+    help="What a lost vote costs. With adaptive it follows how clear the votes are: docs/PROTOCOL.md "
+    "section 6.",
+)
 @click.option("--closed", is_flag=True, help="Draw a pre-shared key, without which nobody can even connect.")
 def init(directory: Path, nodes: tuple[str, ...], closed: bool, **options: Any) -> None:
     """Write genesis, initial model and configuration of every node to DIR/node-0, DIR/node-1 and so on.
@@ -51,6 +59,8 @@ def init(directory: Path, nodes: tuple[str, ...], closed: bool, **options: Any) 
                                  --node /ip4/10.0.0.3/tcp/4001 --node /ip4/10.0.0.4/tcp/4001
       scp -r net/node-1 10.0.0.2:     # the same for the others
       ssh 10.0.0.2 flocknode node run node-1
+
+    With many voters let penalties follow the votes: add `--gamma adaptive`.
 
     Node directories hold secret keys: whoever makes them could speak for every node. To trust nobody, let
     each operator run `flocknode node new KEYDIR` and pass --node PEER@ADDRESS; such a directory comes
@@ -74,10 +84,18 @@ def init(directory: Path, nodes: tuple[str, ...], closed: bool, **options: Any) 
 
 
 def _plan(
-    nodes: tuple[str, ...], psk: bytes | None, *, stake: float, pool: float, pool_rounds: int, **options: Any
+    nodes: tuple[str, ...],
+    psk: bytes | None,
+    *,
+    stake: float,
+    pool: float,
+    pool_rounds: int,
+    gamma: str,
+    **options: Any,
 ) -> Plan:
     from flocknode.config import ConfigError
     from flocknode.founding import Plan
+    from flocknode.gamma import gamma_settings
     from flocknode.transport.base import InvalidAddressError, parse_address
     from protocol.keys import peer_from_name
     from protocol.ledger.economy import UNITS
@@ -100,7 +118,7 @@ def _plan(
         peers=peers,
         stake_units=round(stake * UNITS),
         pool_units=round(pool * UNITS),
-        settings={"pool_rounds": pool_rounds},
+        settings={"pool_rounds": pool_rounds, **gamma_settings(gamma)},
         psk=psk,
         **options,
     )

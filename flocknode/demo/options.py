@@ -6,6 +6,7 @@ from pathlib import Path
 
 from attrs import frozen
 
+from flocknode.gamma import DEFAULT, GammaError, gamma_settings
 from protocol.certificates import quorum
 from protocol.ledger.settlement import least_sharers
 from protocol.params import PROFILES
@@ -32,6 +33,7 @@ class DemoOptions:
     proposers: int | None = None
     voters: int | None = None
     profile: str = "hardened"
+    gamma: str = DEFAULT
     poison: int = 0
     drop: int = 0
     seed: int = 0
@@ -54,6 +56,10 @@ def check(options: DemoOptions) -> None:
     nodes, (n_proposers, n_voters) = options.nodes, _roles_or_error(options)
     _require(options.task in TASKS, f"--task {options.task}: choose one of {', '.join(TASKS)}")
     _require(options.profile in PROFILES, f"--profile {options.profile}: choose one of {', '.join(PROFILES)}")
+    try:
+        gamma_settings(options.gamma)
+    except GammaError as error:
+        raise DemoError(str(error)) from error
     _require(1 <= options.rounds <= MAX_ROUNDS, f"--rounds {options.rounds}: from 1 to {MAX_ROUNDS}")
     _require(
         3 <= n_proposers < nodes,

@@ -10,6 +10,7 @@ from attrs import evolve
 from flocknode.config import Behaviour
 from flocknode.demo.options import POISON_SCALE, DemoOptions
 from flocknode.founding import Draw, Plan
+from flocknode.gamma import gamma_settings
 from protocol.codec import digest
 from protocol.params import MICRO
 
@@ -37,7 +38,7 @@ def plan_of(options: DemoOptions) -> Plan:
         voters=n_voters,
         seed=options.seed,
         pool_units=REWARD_UNITS * options.rounds,
-        settings={"pool_rounds": options.rounds},
+        settings={"pool_rounds": options.rounds, **gamma_settings(options.gamma)},
         training_seeds=tuple(training_seed(options.seed, index) for index in range(options.nodes)),
         behaviours={index: behaviour_of(options, index) for index in range(options.nodes)},
     )

@@ -23,6 +23,7 @@ from flocknode.demo.screen import busy, open_screen
 from flocknode.demo.summary import print_summary
 from flocknode.demo.watch import watch
 from flocknode.founding import found
+from flocknode.gamma import describe_gamma
 from flocknode.observe.follow import Follower
 from flocknode.observe.live import View
 from flocknode.observe.report import (
@@ -65,8 +66,10 @@ class Demo:
     def view(self) -> View:
         """The moment, for a live view."""
         genesis = self.directories[0].genesis
+        gamma = describe_gamma(genesis.params)
         return View(
-            title=f"{genesis.task}, {genesis.params.profile}, network {genesis.network.hex()[:12]}",
+            title=f"{genesis.task}, {genesis.params.profile}, gamma {gamma}, "
+            f"network {genesis.network.hex()[:12]}",
             rounds=self.options.rounds,
             follower=self.follower,
             members=[directory.peer for directory in self.directories],

@@ -14,6 +14,7 @@ from typing import TypeAlias
 from attrs import frozen
 
 from flocknode.config import load_node_dir
+from flocknode.gamma import describe_gamma
 from flocknode.observe.ledger import LedgerEnd, LedgerError, Step, end_of, walk
 from flocknode.observe.nodelog import Evaluation, NodeLog
 from flocknode.observe.rounds import RoundRecord, rounds_of
@@ -165,6 +166,7 @@ def make_report(nodes: Sequence[NodeRecord], background: Background) -> Json:
         "network": genesis.network.hex(),
         "task": genesis.task,
         "profile": genesis.params.profile,
+        "gamma": describe_gamma(genesis.params),
         "seed": background.seed,
         "rounds": [_round(record, logs, s) for record, s in zip(records, scores, strict=True)],
         "plain_fedavg": [{"loss": s.get("loss"), "accuracy": s.get("accuracy")} for s in background.plain],

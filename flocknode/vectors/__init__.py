@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from flocknode.vectors import agreement, algebra, masked_sum, rehearsal, secrecy
+from flocknode.vectors import agreement, algebra, masked_sum, rehearsal, secrecy, stake
 from flocknode.vectors.values import Document, render
 
 BUILDERS: Mapping[str, Callable[[], Document]] = {
@@ -25,6 +25,7 @@ BUILDERS: Mapping[str, Callable[[], Document]] = {
     "hashing.json": agreement.hashing,
     "sortition.json": agreement.sortition,
     "beacon.json": agreement.beacon,
+    "gamma.json": stake.gamma,
     "statements.json": agreement.statements,
     "blocks.json": agreement.blocks,
     "round.json": rehearsal.whole_round,

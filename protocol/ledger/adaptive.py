@@ -9,8 +9,8 @@ of it, in two ways.
   and nearly all who pay are honest: gamma stays moderate. While votes are split, a clear verdict is rare, and
   finds many malicious clients among those who pay: it may cost more.
 
-Integers only; a pure function of what the ledger records. Networks have a fixed gamma (docs/PROTOCOL.md
-section 6). `flocknode sim figures flock` measures this rule against it.
+Integers only; a pure function of what the ledger records (docs/PROTOCOL.md section 6). `flocknode sim figures
+flock` measures this rule against a fixed gamma.
 """
 
 from __future__ import annotations
@@ -20,18 +20,23 @@ from collections.abc import Mapping, Sequence
 from attrs import field, frozen
 
 from protocol.codec import int_range
-from protocol.ledger.economy import EconomyError, is_accepted
-from protocol.params import MICRO
+from protocol.ledger.economy import UNITS, EconomyError, is_accepted
 
 PERMILLE = 1000
+MAX_WINDOW = 1024
+"""Rounds at most that count as recent: their tallies are part of the state, which every block hashes."""
 
 
 @frozen
 class Tally:
     """What a round's vote leaves on record: votes on the winning side, and voters that the round had."""
 
-    winning: int
-    seats: int
+    winning: int = field(validator=int_range(0, 1 << 16))
+    seats: int = field(validator=int_range(1, 1 << 16))
+
+    def __attrs_post_init__(self) -> None:
+        if self.winning > self.seats:
+            raise EconomyError(f"tally: {self.winning} of {self.seats} votes")
 
     @property
     def margin_permille(self) -> int:
@@ -64,11 +69,11 @@ class AdaptiveGamma:
     first; they always count too, so that a few rounds decide nothing.
     """
 
-    lowest_units: int = field(default=MICRO, validator=int_range(0, 1 << 50))
+    lowest_units: int = field(default=UNITS, validator=int_range(0, 1 << 50))
     calm_units: int = field(default=8_500_000, validator=int_range(0, 1 << 50))
-    highest_units: int = field(default=16 * MICRO, validator=int_range(0, 1 << 50))
-    slope_units: int = field(default=32 * MICRO, validator=int_range(0, 1 << 50))
-    window: int = field(default=8, validator=int_range(1, 1 << 16))
+    highest_units: int = field(default=16 * UNITS, validator=int_range(0, 1 << 50))
+    slope_units: int = field(default=32 * UNITS, validator=int_range(0, 1 << 50))
+    window: int = field(default=8, validator=int_range(1, MAX_WINDOW))
     prior_margin_permille: int = field(default=300, validator=int_range(0, PERMILLE))
     prior_rounds: int = field(default=2, validator=int_range(1, 1 << 16))
 
@@ -86,6 +91,10 @@ class AdaptiveGamma:
         """
         wanted = self.slope_units * tally.margin_permille // PERMILLE
         return min(self.ceiling_units(past), max(self.lowest_units, wanted))
+
+    def recent(self, past: Sequence[Tally], tally: Tally) -> tuple[Tally, ...]:
+        """What is kept for later rounds once this one has voted `tally`: the last `window`, in order."""
+        return (*past, tally)[-self.window :]
 
     def ceiling_units(self, past: Sequence[Tally]) -> int:
         """The most that gamma can be after the rounds `past`."""

@@ -12,6 +12,7 @@ from attrs import evolve, frozen
 
 from protocol.codec import digest
 from protocol.envelope import Statement
+from protocol.ledger.adaptive import tally_votes
 from protocol.ledger.economy import (
     Settlement,
     round_winners,
@@ -84,14 +85,41 @@ def settle(state: LedgerState, settlement: Settlement) -> LedgerState:
     return after
 
 
+def vote_gamma_units(state: LedgerState, params: ProtocolParams, opened: Mapping[bytes, int]) -> int:
+    """What each loser of the vote pays that ends the round of `state`, with these votes opened."""
+    if params.adaptive_gamma is None:
+        return params.gamma_units
+    tally = tally_votes(opened, len(state.learning.voters))
+    return params.adaptive_gamma.gamma_units(state.tallies, tally)
+
+
+def unopened_vote_units(params: ProtocolParams) -> int:
+    """What a sealed vote costs that was not opened: the most that losing could have cost.
+
+    Were it less, a voter that sees the other openings and is about to lose would keep its own.
+    """
+    return params.gamma_units if params.adaptive_gamma is None else params.adaptive_gamma.highest_units
+
+
+def with_tally(state: LedgerState, params: ProtocolParams, opened: Mapping[bytes, int]) -> LedgerState:
+    """The vote goes on record for the gammas of later rounds, where the network has an adaptive one."""
+    if params.adaptive_gamma is None:
+        return state
+    tally = tally_votes(opened, len(state.learning.voters))
+    return evolve(state, tallies=params.adaptive_gamma.recent(state.tallies, tally))
+
+
 def settle_ballot(state: LedgerState, params: ProtocolParams, ballot: Ballot) -> LedgerState:
-    """Vote settlement and rewards. Without a single opened vote nothing moves and the model stays."""
+    """Vote settlement and rewards. Without a single opened vote nothing moves, the model stays, and no tally
+    is kept.
+    """
     opened = {peer: vote for peer, vote in ballot.votes.items() if vote}
     if not opened:
         return state
     proposers = [contribution.peer for contribution in state.learning.contributors]
-    accepted, settlement = settle_vote(state.stakes, proposers, opened, params.gamma_units)
-    state = settle(state, settlement)
+    gamma = vote_gamma_units(state, params, opened)
+    accepted, settlement = settle_vote(state.stakes, proposers, opened, gamma)
+    state = with_tally(settle(state, settlement), params, opened)
     winners = round_winners(accepted, proposers, opened)
     state = settle(state, settle_rewards(state.stakes, state.pool_units, state.pool_rounds_left, winners))
     if accepted:
@@ -100,9 +128,10 @@ def settle_ballot(state: LedgerState, params: ProtocolParams, ballot: Ballot) ->
 
 
 def settle_faults(state: LedgerState, params: ProtocolParams, faults: Iterable[PinnedFault]) -> LedgerState:
-    """Provable faults cost `fault_penalty`; a sealed vote that was not opened costs gamma."""
+    """Provable faults cost `fault_penalty`; a sealed vote not opened, `unopened_vote_units`."""
     for entry in sorted(set(faults), key=lambda fault: (fault.peer, fault.fault)):
-        penalty = params.gamma_units if entry.fault is Fault.UNOPENED_VOTE else params.fault_penalty_units
+        unopened = entry.fault is Fault.UNOPENED_VOTE
+        penalty = unopened_vote_units(params) if unopened else params.fault_penalty_units
         state = settle(state, settle_slash(state.stakes, [entry.peer], penalty))
     return state
 

@@ -7,7 +7,8 @@ from functools import cached_property
 
 from attrs import field, frozen
 
-from protocol.codec import digest, encode
+from protocol.codec import LEFT_OUT, digest, encode
+from protocol.ledger.adaptive import Tally
 from protocol.messages import NamedSecret
 from protocol.params import Genesis
 from protocol.sortition import Roles
@@ -149,7 +150,10 @@ class RoundState:
 
 @frozen
 class LedgerState:
-    """Everything that blocks decide. `validators`: frozen from one round-ending block to the next, sorted."""
+    """Everything that blocks decide. `validators`: frozen from one round-ending block to the next, sorted.
+
+    `tallies`: of the last rounds that voted, oldest first, where the network has an adaptive gamma.
+    """
 
     height: int
     round: int
@@ -162,6 +166,7 @@ class LedgerState:
     previous_model_digest: bytes
     validators: tuple[bytes, ...]
     learning: RoundState = field(repr=False)
+    tallies: tuple[Tally, ...] = field(default=(), repr=False, metadata=LEFT_OUT)
 
     def account(self, peer: bytes) -> Account | None:
         return self._account_of.get(peer)

@@ -13,6 +13,7 @@ from typing import Any
 from attrs import define, evolve
 
 from protocol.codec import digest
+from protocol.ledger.adaptive import AdaptiveGamma
 from protocol.ledger.state import Phase
 from protocol.messages import Kind
 from protocol.params import PROFILES, ProtocolParams, Sparsify
@@ -117,6 +118,10 @@ class _Draw:
             changes["view_timeout_ms"] = r.choice((300, 2_000))
         if profile == "hardened" and r.random() < 0.15:
             changes |= {"sparsify": Sparsify.SHARED_SUPPORT, "sparsify_permille": r.choice((250, 500))}
+        # From a stream of its own, so that all else that is drawn from a seed stays what it was.
+        apart = Random(f"gamma {self.seed}")
+        if apart.random() < 0.15:
+            changes["adaptive_gamma"] = AdaptiveGamma(window=apart.choice((1, 2, 8)))
         return evolve(params, **changes)
 
     def _link(self) -> LinkTable:

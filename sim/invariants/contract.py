@@ -42,6 +42,26 @@ class _Book:
     model: bytes
     previous_model: bytes
     validators: tuple[bytes, ...]
+    tallies: list[tuple[int, int]]
+
+    def gamma(self, winning: int, seats: int) -> int:
+        """Of a vote that `winning` of `seats` voters carried; the formula of section 6."""
+        rule = self.params.adaptive_gamma
+        if rule is None:
+            return self.params.gamma_units
+        past = [_margin(*tally) for tally in self.tallies]
+        past += [rule.prior_margin_permille] * rule.prior_rounds
+        split = max(0, 1000 - 2 * sum(past) // len(past))
+        ceiling = rule.calm_units + (rule.highest_units - rule.calm_units) * split // 1000
+        return min(ceiling, max(rule.lowest_units, rule.slope_units * _margin(winning, seats) // 1000))
+
+    def remember(self, winning: int, seats: int) -> None:
+        """The vote counts in later rounds, until `window` others have come."""
+        rule = self.params.adaptive_gamma
+        if rule is not None:
+            self.tallies.append((winning, seats))
+            while len(self.tallies) > rule.window:
+                self.tallies.pop(0)
 
     def pay(self, peer: bytes, units: int) -> int:
         """At most the stake; returns what was paid."""
@@ -49,14 +69,16 @@ class _Book:
         self.rows[peer].stake -= paid
         return paid
 
-    def vote(self, members: list[bytes], votes: Mapping[bytes, int], candidate: bytes) -> None:
+    def vote(self, members: list[bytes], seats: int, votes: Mapping[bytes, int], candidate: bytes) -> None:
         yes = [peer for peer, vote in votes.items() if vote == 1]
         no = [peer for peer, vote in votes.items() if vote == -1]
         if not yes and not no:
             return
         accepted = len(yes) >= len(no)
         losers, winners = (no, yes) if accepted else ([*members, *yes], no)
-        pot = sum(self.pay(peer, self.params.gamma_units) for peer in losers)
+        gamma = self.gamma(len(winners), seats)
+        pot = sum(self.pay(peer, gamma) for peer in losers)
+        self.remember(len(winners), seats)
         for peer in winners:
             self.rows[peer].stake += pot // len(winners)
         self.treasury += pot % len(winners)
@@ -77,10 +99,10 @@ class _Book:
             row.suspicion = min(MOST_SUSPICION, max(0, row.suspicion + change))
 
     def punish(self, faults: Iterable[tuple[bytes, Fault]]) -> None:
+        rule = self.params.adaptive_gamma
+        unopened = self.params.gamma_units if rule is None else rule.highest_units
         for peer, fault in set(faults):
-            price = (
-                self.params.gamma_units if fault is Fault.UNOPENED_VOTE else self.params.fault_penalty_units
-            )
+            price = unopened if fault is Fault.UNOPENED_VOTE else self.params.fault_penalty_units
             self.treasury += self.pay(peer, price)
 
     def freeze(self) -> None:
@@ -115,6 +137,11 @@ class _Book:
         row.nonce += 1
 
 
+def _margin(winning: int, seats: int) -> int:
+    """Thousandths by which the winners outnumber everybody else who had a seat."""
+    return max(0, 1000 * (winning - (seats - winning)) // seats)
+
+
 class Contract:
     """A `StepRule`."""
 
@@ -128,7 +155,7 @@ class Contract:
             assert isinstance(body, OutcomeBody | AbortBody), f"{where} ends a round"
             _settle(book, step.before, body)
         found = _open(self._params, step.after)
-        for name in ("treasury", "pool", "rounds_left", "model", "previous_model", "validators"):
+        for name in ("treasury", "pool", "rounds_left", "model", "previous_model", "validators", "tallies"):
             if getattr(found, name) != getattr(book, name):
                 raise InvariantError(f"{where}: the {name.replace('_', ' ')} is not what the contract says")
         for peer in sorted(book.rows.keys() | found.rows.keys()):
@@ -152,6 +179,7 @@ def _open(params: ProtocolParams, state: LedgerState) -> _Book:
         model=state.model_digest,
         previous_model=state.previous_model_digest,
         validators=state.validators,
+        tallies=[(tally.winning, tally.seats) for tally in state.tallies],
     )
 
 
@@ -164,7 +192,7 @@ def _settle(book: _Book, state: LedgerState, body: OutcomeBody | AbortBody) -> N
         votes = _opened(body)
         faults += [(v.peer, Fault.UNOPENED_VOTE) for v in learning.sealed_votes if v.peer not in votes]
         if not learning.void:
-            book.vote(members, votes, learning.candidate)
+            book.vote(members, len(learning.voters), votes, learning.candidate)
             book.suspect(members, -1)
     book.punish(faults)
     if learning.void and not faults:

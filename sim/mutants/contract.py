@@ -14,8 +14,10 @@ from protocol.engine import Engine
 from protocol.events import CancelTimer
 from protocol.ledger import block as blocks
 from protocol.ledger import economy, settlement
+from protocol.ledger.adaptive import AdaptiveGamma, Tally
 from protocol.ledger.economy import Settlement
 from protocol.ledger.state import Fault, LedgerState, Phase, PinnedFault
+from protocol.params import ProtocolParams
 from protocol.sortition import Roles
 from sim.mutants.planting import Hunter, Mutant, Swap
 
@@ -130,6 +132,28 @@ def _first_reading_is_the_ruling(right: Callable[..., LedgerState]) -> Any:
     return dispute
 
 
+def _counts_itself(right: Callable[..., int]) -> Any:
+    def gamma_units(self: AdaptiveGamma, past: Sequence[Tally], tally: Tally) -> int:
+        return right(self, (*past, tally), tally)
+
+    return gamma_units
+
+
+def _keeps_all(right: Any) -> Any:
+    def recent(self: AdaptiveGamma, past: Sequence[Tally], tally: Tally) -> tuple[Tally, ...]:
+        return (*past, tally)
+
+    return recent
+
+
+def _silence_at_the_lowest(right: Callable[..., int]) -> Any:
+    def unopened_vote_units(params: ProtocolParams) -> int:
+        rule = params.adaptive_gamma
+        return right(params) if rule is None else rule.lowest_units
+
+    return unopened_vote_units
+
+
 CONTRACT = (
     Mutant(
         name="beacon-over-the-outcome",
@@ -201,6 +225,30 @@ CONTRACT = (
         caught_by="contract",
         swaps=(Swap(economy, "is_accepted", _ties_are_refused),),
         hunters=(Hunter(manifest="tied-vote"),),
+    ),
+    Mutant(
+        name="gamma-by-its-own-vote",
+        about="the tally of the present round counts among the recent ones",
+        breaks='6: "the tallies of the last window rounds that were judged, without the present one"',
+        caught_by="contract",
+        swaps=(Swap(AdaptiveGamma, "gamma_units", _counts_itself),),
+        hunters=(Hunter(manifest="adaptive-refusal"),),
+    ),
+    Mutant(
+        name="tallies-for-ever",
+        about="tallies are never forgotten",
+        breaks='6: "the present tally is appended, and the oldest beyond window go"',
+        caught_by="contract",
+        swaps=(Swap(AdaptiveGamma, "recent", _keeps_all),),
+        hunters=(Hunter(manifest="adaptive-refusal"),),
+    ),
+    Mutant(
+        name="cheap-silence",
+        about="under an adaptive gamma an unopened vote costs the least that losing can cost",
+        breaks='6: "costs gamma (an adaptive one: highest, ..."',
+        caught_by="contract",
+        swaps=(Swap(settlement, "unopened_vote_units", _silence_at_the_lowest),),
+        hunters=(Hunter(manifest="adaptive-silence"),),
     ),
     Mutant(
         name="dispute-without-deadline",

@@ -20,6 +20,7 @@ from attrs.validators import ge, gt, in_, instance_of, le, matches_re
 from flocknode.learning.models import MODELS
 from flocknode.learning.task import PARTITIONS, TASK_NAMES
 from flocknode.tables import Record, read_record
+from protocol.ledger.adaptive import AdaptiveGamma
 from protocol.messages import STATEMENT_KINDS, Kind
 from protocol.params import PROFILES, ParamsError, ProtocolParams
 from protocol.sortition import SortitionError, default_roles
@@ -267,6 +268,8 @@ class _Reader:
                 except ValueError:
                     choices = ", ".join(str(member.value) for member in kind)
                     raise self.error(f"'params.{key}' must be one of {choices}") from None
+            elif key == "adaptive_gamma":
+                value = self.record(AdaptiveGamma, value, "params.adaptive_gamma")
             elif type(value) is not kind:
                 raise self.error(f"'params.{key}' must be {getattr(kind, '__name__', kind)}")
             values[key] = value

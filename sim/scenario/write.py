@@ -73,6 +73,8 @@ def _params(scenario: Scenario) -> dict[str, Any]:
         for attribute in attrs.fields(type(params))
         if getattr(params, attribute.name) != getattr(base, attribute.name)
     }
+    if params.adaptive_gamma is not None:
+        changed["adaptive_gamma"] = _changed(params.adaptive_gamma)
     return {"n_proposers": params.n_proposers, "n_voters": params.n_voters, **changed}
 
 
@@ -138,7 +140,7 @@ def _literal(value: Any) -> str:
             return _literal(value.value if isinstance(value.value, str) else value.name)
         case Mapping():
             entries = (f"{_literal(str(key))} = {_literal(entry)}" for key, entry in value.items())
-            return "{ " + ", ".join(entries) + " }"
+            return "{ " + ", ".join(entries) + " }" if value else "{}"
         case list() | tuple():
             return "[" + ", ".join(_literal(entry) for entry in value) + "]"
         case _:

@@ -7,6 +7,7 @@ import attrs
 import pytest
 
 from protocol.codec import (
+    LEFT_OUT,
     DecodeError,
     EncodeError,
     SchemaError,
@@ -318,3 +319,71 @@ def test_digest_is_injective_in_its_parts() -> None:
         ("", (b"d", b"ab")),
     ]
     assert len({digest(domain, *parts) for domain, parts in inputs}) == len(inputs)
+
+
+# -- fields that are left out at their defaults --------------------------------------------------------
+
+
+@attrs.frozen
+class Grown:
+    """What `Number` might become."""
+
+    n: int
+    point: Point | None = attrs.field(default=None, metadata=LEFT_OUT)
+    points: tuple[Point, ...] = attrs.field(default=(), metadata=LEFT_OUT)
+
+
+def test_a_class_grows_without_changing_what_was_there() -> None:
+    assert encode(Grown(7)) == encode(Number(7)) == b"\x91\x07"
+    assert decode(Grown, b"\x91\x07", 9) == Grown(7)
+    for value, wire in (
+        (Grown(7, Point(1, 2)), "9207920102"),
+        (Grown(7, None, (Point(1, 2),)), "9307c091920102"),
+        (Grown(7, Point(1, 2), (Point(1, 2),)), "930792010291920102"),
+    ):
+        assert encode(value).hex() == wire
+        assert decode(Grown, bytes.fromhex(wire), 99) == value
+
+
+@pytest.mark.parametrize("wire", ["9207c0", "9307c090", "930792010290"])
+def test_a_default_that_is_spelled_out_is_refused(wire: str) -> None:
+    with pytest.raises(DecodeError, match="not the canonical encoding"):
+        decode(Grown, bytes.fromhex(wire), 99)
+
+
+def test_fields_that_cannot_be_left_out_are_counted() -> None:
+    with pytest.raises(DecodeError, match="expected 1 to 3 fields, got 0"):
+        decode(Grown, b"\x90", 9)
+    with pytest.raises(DecodeError, match="expected 1 to 3 fields, got 4"):
+        decode(Grown, b"\x94\x07\xc0\x90\x90", 9)
+    with pytest.raises(EncodeError, match=r"Grown\.points"):
+        encode(Grown(7, None, [Point(1, 2)]))  # type: ignore[arg-type]
+
+
+@attrs.frozen
+class InTheMiddle:
+    n: int = attrs.field(default=0, metadata=LEFT_OUT)
+    m: int = 0
+
+
+@attrs.frozen
+class WithoutDefault:
+    n: int = attrs.field(metadata=LEFT_OUT)
+
+
+@attrs.frozen
+class MadeDefault:
+    n: tuple[int, ...] = attrs.field(factory=tuple, metadata=LEFT_OUT)
+
+
+@pytest.mark.parametrize(
+    ("value", "what"),
+    [
+        (InTheMiddle(), "only the last fields"),
+        (WithoutDefault(1), "WithoutDefault.n needs a plain default"),
+        (MadeDefault(), "MadeDefault.n needs a plain default"),
+    ],
+)
+def test_what_may_be_left_out_is_checked_when_the_class_is_read(value: object, what: str) -> None:
+    with pytest.raises(SchemaError, match=what):
+        encode(value)

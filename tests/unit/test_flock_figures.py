@@ -16,9 +16,10 @@ from click.testing import CliRunner, Result
 from flocknode.cli.main import main
 from sim.figures.flock import plan
 from sim.figures.flock.chapter import RUNS, count_runs, flock_chapter, run_all
+from sim.figures.flock.contract import ADAPTIVE
 from sim.figures.flock.contract_alone import ContractRun, execute_alone
 from sim.figures.flock.contract_figure import AloneOutcomes, alone_runs, contract_figure, run_alone
-from sim.figures.flock.experiment import ADAPTIVE, VOTE, FlockRun
+from sim.figures.flock.experiment import VOTE, FlockRun
 from sim.figures.flock.plan import Outcomes, Size, TaskSize
 from sim.figures.flock.problem import LENDING_CLUB
 from sim.figures.local_engine import LocalEngine

@@ -28,8 +28,8 @@ from sim.figures.flock.aggregation import (
     multi_krum,
     trimmed_mean,
 )
-from sim.figures.flock.contract import found_contract
-from sim.figures.flock.experiment import ADAPTIVE, FlockRun, execute, malicious_clients
+from sim.figures.flock.contract import ADAPTIVE, found_contract
+from sim.figures.flock.experiment import FlockRun, execute, malicious_clients
 from sim.figures.flock.images import FINDINGS, SIDE, ImageError, load_images
 from sim.figures.flock.networks import dimension
 from sim.figures.flock.problem import IMAGES, LENDING_CLUB, MNIST, load_problem
@@ -234,7 +234,7 @@ def test_clients_learn_from_pictures_of_a_folder(tmp_path: Path) -> None:
 
 
 def test_settlement_eviction_and_sortition_are_the_ledgers() -> None:
-    contract = found_contract(12, seed=3, dimension=1)
+    contract = found_contract(12, seed=3, dimension=1, gamma=16)
     for round_ in range(12):
         if contract.is_over:
             break
@@ -247,7 +247,7 @@ def test_settlement_eviction_and_sortition_are_the_ledgers() -> None:
             16 * MICRO,
         )
         expected = settlement.applied(contract.state.stakes)
-        after = contract.after_round(votes, 16 * MICRO)
+        after = contract.after_round(votes)
         assert after.state.stakes == expected
         assert after.state.supply_units == contract.state.supply_units
         assert after.is_active == [units >= 8 * MICRO for units in after.stakes_units]
@@ -257,8 +257,8 @@ def test_settlement_eviction_and_sortition_are_the_ledgers() -> None:
 
 
 def test_without_votes_nothing_moves_but_the_roles() -> None:
-    contract = found_contract(CLIENTS, seed=1, dimension=1)
-    after = contract.after_round(None, 0)
+    contract = found_contract(CLIENTS, seed=1, dimension=1, gamma=8)
+    after = contract.after_round(None)
     assert after.stakes_units == contract.stakes_units == [64 * MICRO] * CLIENTS
     assert (len(after.proposers), len(after.voters)) == (25, 12)
     assert after.proposers != contract.proposers

@@ -44,6 +44,9 @@ QUICK = (
     "adverts-pinned-late",
     "aggregator-proposes",
     "ties-refused",
+    "gamma-by-its-own-vote",
+    "tallies-for-ever",
+    "cheap-silence",
 )
 """Those that take about a second each; `flocknode sim mutants` runs them all."""
 

@@ -262,11 +262,11 @@ def test_the_report_has_exactly_its_keys_and_names_peers_as_libp2p_does(tmp_path
         json.dumps(make_report(nodes, Background(seed=3, rounds=1, roles=roles, initial={}, plain=plain)))
     )
     assert set(report) == {
-        "network", "task", "profile", "seed", "rounds", "plain_fedavg", "nodes", "consistent",
+        "network", "task", "profile", "gamma", "seed", "rounds", "plain_fedavg", "nodes", "consistent",
         "supply_conserved",
     }  # fmt: skip
     assert report["network"] == scene.founding.genesis.network.hex()
-    assert (report["profile"], report["seed"]) == ("hardened", 3)
+    assert (report["profile"], report["gamma"], report["seed"]) == ("hardened", "8.00", 3)
     assert report["plain_fedavg"] == [{"loss": 0.25, "accuracy": 0.5}]
     (first,) = report["rounds"]
     assert set(first) == {

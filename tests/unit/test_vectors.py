@@ -90,6 +90,27 @@ def test_prg() -> None:
         assert found == case["elements"]
 
 
+def test_adaptive_gammas() -> None:
+    """Section 6, by its own lines."""
+
+    def margin(entry: list[int]) -> int:
+        return max(0, 1000 * (2 * entry[0] - entry[1]) // entry[1])
+
+    for case in document("gamma.json")["adaptive_gamma"]:
+        rule, recent = case["rule"], case["recent"][-case["rule"]["window"] :]
+        margins = sum(map(margin, recent)) + rule["prior_margin_permille"] * rule["prior_rounds"]
+        split = max(0, 1000 - 2 * margins // (len(recent) + rule["prior_rounds"]))
+        ceiling = rule["calm_units"] + (rule["highest_units"] - rule["calm_units"]) * split // 1000
+        wanted = max(rule["lowest_units"], rule["slope_units"] * margin(case["tally"]) // 1000)
+        assert case["gamma_units"] == min(ceiling, wanted)
+        assert case["kept"] == [*case["recent"], case["tally"]][-rule["window"] :]
+    for case in document("gamma.json")["genesis"]:
+        genesis = bytes.fromhex(case["genesis"])
+        assert Genesis.from_bytes(genesis).network.hex() == case["network"]
+        assert sha256_domain(b"genesis", genesis).hex() == case["network"]
+        assert sha256_domain(b"state", bytes.fromhex(case["state"])).hex() == case["state_root"]
+
+
 def test_transforms() -> None:
     for case in document("ntt.json")["ntt"]:
         x, w = case["x"], case["root"]

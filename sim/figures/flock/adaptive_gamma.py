@@ -11,7 +11,7 @@ from attrs import frozen
 from protocol.ledger.adaptive import AdaptiveGamma
 from protocol.params import MICRO
 from sim.figures.claims import Claim
-from sim.figures.flock.experiment import ADAPTIVE
+from sim.figures.flock.contract import ADAPTIVE
 from sim.figures.flock.plan import TITLES, Outcomes, Size, TaskSize, gamma_label
 from sim.figures.flock.sources import FLOCK_REMARK
 from sim.figures.plots import Band, Curve, Panel, band_over_seeds
@@ -72,8 +72,8 @@ def adaptive_figure(outcomes: Outcomes) -> Figure:
             "share of the voters by which the verdict was carried. It is at least "
             f"{rule.lowest_units / MICRO:g}, and at most {rule.calm_units / MICRO:g} while the votes of the "
             f"last {rule.window} rounds were clear, rising to {rule.highest_units / MICRO:g} as they split "
-            "(protocol/ledger/adaptive.py). It is an option of the contract that these figures use; networks "
-            "have a fixed gamma."
+            "(docs/PROTOCOL.md section 6). It is an option of a network: `flocknode network init --gamma "
+            "adaptive`; by default gamma is fixed."
         ),
         panels=panels,
         table=_table(outcomes),

@@ -1,19 +1,20 @@
 """The stake contract of an experiment: the ledger's own state machine, without a network under it.
 
 Every round ends by `protocol.ledger.settlement.end_round`: the votes are settled (`settle_vote`,
-`settle_rewards`), who fell below the minimal stake leaves the validators, and the roles of the next round are
-drawn by `assign_roles` with the stakes as weights. Nothing of it is written a second time here.
+`settle_rewards`) with the gamma of the network's parameters, who fell below the minimal stake leaves the
+validators, and the roles of the next round are drawn by `assign_roles` with the stakes as weights. Nothing of
+it is written a second time here.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 
 from attrs import evolve, field, frozen
 
 from protocol.codec import digest
-from protocol.ledger.settlement import Ballot, end_round, open_round
+from protocol.ledger.adaptive import AdaptiveGamma
+from protocol.ledger.settlement import Ballot, end_round, open_round, vote_gamma_units
 from protocol.ledger.state import (
     NO_DIGEST,
     LedgerState,
@@ -26,6 +27,9 @@ from protocol.sortition import default_roles
 
 STAKE_TOKENS = 64
 """What each client starts with (FLock)."""
+
+ADAPTIVE = 0
+"""In place of a fixed gamma: the one that `AdaptiveGamma` sets."""
 
 
 @frozen
@@ -61,22 +65,23 @@ class Contract:
         """By client: whether it is a validator still."""
         return [self.state.is_validator(peer) for peer in self.peers]
 
-    def after_round(self, votes: Mapping[int, int] | None, gamma_units: int) -> Contract:
+    def gamma_units(self, votes: Mapping[int, int]) -> int:
+        """What the losers of a round with these votes by client will pay."""
+        return vote_gamma_units(self.state, self.params, self._by_peer(votes))
+
+    def after_round(self, votes: Mapping[int, int] | None) -> Contract:
         """The contract after a round with these votes by client, or None for a round without a vote.
 
         Everybody who was drawn as a proposer has proposed.
         """
-        params = _with_gamma(self.params, gamma_units)
         contributors = tuple(
             PinnedContribution(peer, NO_DIGEST, NO_DIGEST, NO_DIGEST, NO_DIGEST, True)
             for peer in self.state.learning.proposers
         )
-        ballot = None
-        if votes is not None:
-            ballot = Ballot({self.peers[client]: vote for client, vote in votes.items()}, NO_DIGEST)
+        ballot = None if votes is None else Ballot(self._by_peer(votes), NO_DIGEST)
         state = end_round(
             evolve(self.state, learning=evolve(self.state.learning, contributors=contributors)),
-            params,
+            self.params,
             ballot=ballot,
             faults=(),
             check_seeds={},
@@ -85,24 +90,25 @@ class Contract:
         )
         return evolve(self, state=state)
 
+    def _by_peer(self, votes: Mapping[int, int]) -> dict[bytes, int]:
+        return {self.peers[client]: vote for client, vote in votes.items()}
+
     def _numbers(self, peers: Sequence[bytes]) -> list[int]:
         number = {peer: client for client, peer in enumerate(self.peers)}
         return [number[peer] for peer in peers]
 
 
-@lru_cache(maxsize=1024)
-def _with_gamma(params: ProtocolParams, gamma_units: int) -> ProtocolParams:
-    return evolve(params, gamma_units=gamma_units)
-
-
-def found_contract(clients: int, seed: int, dimension: int) -> Contract:
+def found_contract(clients: int, seed: int, dimension: int, gamma: int) -> Contract:
     """A ledger of `clients` with 64 tokens each, the ledger's defaults, and the roles of `default_roles`.
 
-    Roles of all rounds follow from `seed` and the stakes.
+    `gamma`: tokens, or ADAPTIVE. Roles of all rounds follow from `seed` and the stakes.
     """
     peers = tuple(_bytes32("peer", seed, client) for client in range(clients))
     n_proposers, n_voters = default_roles(clients)
-    params = hardened(dimension=dimension, n_proposers=n_proposers, n_voters=n_voters)
+    params = evolve(
+        hardened(dimension=dimension, n_proposers=n_proposers, n_voters=n_voters),
+        **({"adaptive_gamma": AdaptiveGamma()} if gamma == ADAPTIVE else {"gamma_units": gamma * MICRO}),
+    )
     genesis = Genesis(
         name="flock figures",
         task="figures",

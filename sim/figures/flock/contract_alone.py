@@ -12,10 +12,8 @@ from collections.abc import Mapping
 import numpy as np
 from attrs import frozen
 
-from protocol.ledger.adaptive import AdaptiveGamma, Tally, tally_votes
-from protocol.params import MICRO
 from sim.figures.flock.contract import Contract, found_contract
-from sim.figures.flock.experiment import ADAPTIVE, VOTE_AGAINST, VOTE_FOR
+from sim.figures.flock.experiment import VOTE_AGAINST, VOTE_FOR
 from sim.figures.sweep import Result
 
 
@@ -43,20 +41,13 @@ def _one_seed(run: ContractRun, seed: int) -> Mapping[str, float]:
     rng = np.random.default_rng([seed, 2])
     count = round(run.clients * run.malicious_percent / 100)
     malicious = frozenset(int(c) for c in rng.choice(run.clients, count, replace=False))
-    contract, past, alive = found_contract(run.clients, seed, 1), list[Tally](), 0
+    contract, alive = found_contract(run.clients, seed, 1, run.gamma), 0
     for _ in range(run.rounds):
         alive += sum(contract.is_active[client] for client in malicious)
         if contract.is_over:
             continue
         votes = _votes(contract, malicious, run.mistaken_percent / 100, rng)
-        tally = tally_votes(
-            {contract.peers[client]: vote for client, vote in votes.items()}, len(contract.voters)
-        )
-        gamma_units = run.gamma * MICRO
-        if run.gamma == ADAPTIVE:
-            gamma_units = AdaptiveGamma().gamma_units(past, tally)
-        past.append(tally)
-        contract = contract.after_round(votes, gamma_units)
+        contract = contract.after_round(votes)
     honest = [active for client, active in enumerate(contract.is_active) if client not in malicious]
     return {"survival_malicious": alive / max(1, count), "alive_honest": sum(honest) / len(honest)}
 

@@ -10,9 +10,7 @@ from attrs.validators import in_
 
 from flocknode.learner import loss_micro
 from flocknode.learning.task import Weights
-from protocol.ledger.adaptive import AdaptiveGamma, Tally, tally_votes
 from protocol.ledger.economy import is_accepted
-from protocol.params import MICRO
 from sim.figures.flock.aggregation import RULES
 from sim.figures.flock.contract import Contract, found_contract
 from sim.figures.flock.history import History
@@ -22,8 +20,6 @@ from sim.figures.flock.training import Trainer, initial_weights
 from sim.figures.sweep import Result
 
 VOTE = "vote"
-ADAPTIVE = 0
-"""Stands for a gamma that `AdaptiveGamma` sets."""
 
 BOOST = 10.0
 """What a malicious proposer multiplies its update by, as `BoostedTask` does."""
@@ -74,7 +70,6 @@ class _Experiment:
     problem: Problem
     trainer: Trainer
     malicious: frozenset[int]
-    adaptive: AdaptiveGamma = field(factory=AdaptiveGamma)
 
     @classmethod
     def of(cls, run: FlockRun, problem: Problem) -> _Experiment:
@@ -82,8 +77,8 @@ class _Experiment:
 
     def result(self) -> Result:
         run, problem = self.run, self.problem
-        contract = found_contract(run.clients, run.seed, dimension(problem.network))
-        weights, past = initial_weights(problem, run.seed), list[Tally]()
+        contract = found_contract(run.clients, run.seed, dimension(problem.network), run.gamma)
+        weights = initial_weights(problem, run.seed)
         history = History(self.malicious)
         history.add_state(contract, self._scores(weights))
         for round_ in range(1, run.rounds + 1):
@@ -93,17 +88,12 @@ class _Experiment:
             if run.rule == VOTE:
                 votes = self.votes(contract, weights, candidate)
                 by_peer = {contract.peers[client]: vote for client, vote in votes.items()}
-                tally = tally_votes(by_peer, len(contract.voters))
-                gamma_units = run.gamma * MICRO
-                if run.gamma == ADAPTIVE:
-                    gamma_units = self.adaptive.gamma_units(past, tally)
-                after = contract.after_round(votes, gamma_units)
+                after = contract.after_round(votes)
                 spoiled = self._is_worse(contract, weights, candidate)
-                history.add_vote(contract, after, votes, gamma_units, spoiled)
-                past.append(tally)
+                history.add_vote(contract, after, votes, spoiled)
                 weights = candidate if is_accepted(by_peer) else weights
             else:
-                after = contract.after_round(None, 0)
+                after = contract.after_round(None)
                 weights = candidate
             contract = after
             history.add_state(contract, self._scores(weights))

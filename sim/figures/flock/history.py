@@ -49,9 +49,7 @@ class History:
                 }
             )
 
-    def add_vote(
-        self, before: Contract, after: Contract, votes: Mapping[int, int], gamma_units: int, spoiled: bool
-    ) -> None:
+    def add_vote(self, before: Contract, after: Contract, votes: Mapping[int, int], spoiled: bool) -> None:
         """A round that was voted on: the contract before and after it."""
         by_peer = {before.peers[client]: vote for client, vote in votes.items()}
         accepted = is_accepted(by_peer)
@@ -59,7 +57,7 @@ class History:
         self._add(
             accepted=accepted,
             spoiled=spoiled,
-            gamma=gamma_units / MICRO,
+            gamma=before.gamma_units(votes) / MICRO,
             malicious_proposers=len(self._members("malicious", before.proposers)),
             malicious_voters=len(self._members("malicious", votes)),
             voters=len(votes),

@@ -9,7 +9,8 @@ import numpy.typing as npt
 from attrs import evolve, field, frozen
 
 from sim.figures.flock.aggregation import RULES
-from sim.figures.flock.experiment import ADAPTIVE, VOTE, FlockRun
+from sim.figures.flock.contract import ADAPTIVE
+from sim.figures.flock.experiment import VOTE, FlockRun
 from sim.figures.flock.problem import IMAGES, LENDING_CLUB, MNIST
 from sim.figures.sweep import Result
 
