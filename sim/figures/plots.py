@@ -35,6 +35,10 @@ BAND_PLACES = 30
 """A band is drawn at no more places of its curve, so that SVGs stay small; the CSV has all of them."""
 POINT = re.compile(r"([ML]) (-?\d+\.\d+) (-?\d+\.\d+)")
 """A straight step of an SVG's path."""
+PLACE = re.compile(r'x="(-?\d+\.\d+)" y="(-?\d+\.\d+)"')
+"""Where a marker stands."""
+INDENT = re.compile(r"^ +", re.MULTILINE)
+"""No text of these files is of more than one line: letters are paths."""
 FEW_DECADES = 2.5
 """A logarithmic axis that spans less has labels at 1, 2 and 5 of every decade."""
 LONG_LABEL = 1e5
@@ -133,7 +137,6 @@ def draw(panels: Sequence[Panel], stem: Path, columns: int = 2) -> tuple[Path, P
         {
             "svg.hashsalt": "flocknode",
             "svg.fonttype": "path",
-            "path.simplify_threshold": 0.3,
             "font.family": "DejaVu Sans",
             "font.size": 9,
             "axes.spines.top": False,
@@ -177,7 +180,8 @@ def save(figure: Figure, stem: Path) -> tuple[Path, Path]:
     flat.save(png, optimize=True)
     figure.set_layout_engine("none")  # what was laid out stays: it takes longer than drawing
     figure.savefig(svg, metadata={"Date": None, "Creator": None})
-    svg.write_text(POINT.sub(_tenths, svg.read_text()))
+    text = PLACE.sub(lambda place: f'x="{float(place[1]):.1f}" y="{float(place[2]):.1f}"', svg.read_text())
+    svg.write_text(INDENT.sub("", POINT.sub(_tenths, text)))
     return png, svg
 
 
