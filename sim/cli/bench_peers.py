@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 
@@ -82,7 +83,7 @@ def peers(
                     click.echo(f"\n{run.name}: {done.outcome}: {done.reason}", err=True)
 
             comparison = compare(plan, wanted, interpreters, out, progress)
-        write_comparison(comparison, out, f"flocknode bench peers --out DIR{options}")
+        write_comparison(comparison, out, f"flocknode bench peers --out {shlex.quote(str(out))}{options}")
     except OSError as error:
         raise click.ClickException(f"{error.filename}: {error.strerror}") from error
     except FigureError as error:

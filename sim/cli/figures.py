@@ -7,6 +7,7 @@ import click
 from flocknode.cli.lazy import LazyGroup
 
 COMMANDS = {
+    "all": ("sim.cli.figures_all:everything", "All of them, the peers too, and RESULTS.md."),
     "flock": ("sim.cli.figures_flock:flock", "FLock: poisoning, votes and stakes, with real training."),
     "vcdfl": ("sim.cli.figures_vcdfl:vcdfl", "VCD-FL: what verification costs, what compression saves."),
 }

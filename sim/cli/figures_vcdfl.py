@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 
@@ -40,7 +41,9 @@ def vcdfl(out: Path, quick: bool) -> None:
     from sim.figures.vcdfl.run import measure
 
     plan = QUICK if quick else PAPER
-    command = "flocknode sim figures vcdfl --out DIR" + (" --quick" if quick else "")
+    command = shlex.join(["flocknode", "sim", "figures", "vcdfl", "--out", str(out)]) + (
+        " --quick" if quick else ""
+    )
     try:
         with click.progressbar(length=len(plan.jobs()), label="vcdfl", file=sys.stderr) as bar:
             chapter = measure(plan, out, command, bar.update)

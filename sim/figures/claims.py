@@ -40,6 +40,11 @@ class Claim:
             "numbers": {name: self.numbers[name] for name in sorted(self.numbers)},
         }
 
+    @staticmethod
+    def from_json(data: Mapping[str, Any]) -> Claim:
+        """The inverse of `to_json`. TypeError for other fields."""
+        return Claim(**data)
+
 
 def claim_lines(claims: Sequence[Claim]) -> str:
     """One line a claim, for a terminal."""

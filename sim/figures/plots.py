@@ -6,8 +6,9 @@ can tell apart; each curve has a marker and a line style of its own as well.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
-from math import ceil
+from math import ceil, log10
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,8 @@ from attrs import field, frozen
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
+    from matplotlib.figure import Figure
 
 Series = npt.NDArray[np.float64]
 
@@ -26,7 +29,20 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 MARKS_PER_CURVE = 8
 CONFIDENCE = 0.95
 PANEL_INCHES = (4.4, 3.3)
-PNG_DOTS_PER_INCH = 130
+PNG_DOTS_PER_INCH = 110
+PNG_COLOURS = 256
+BAND_PLACES = 30
+"""A band is drawn at no more places of its curve, so that SVGs stay small; the CSV has all of them."""
+POINT = re.compile(r"([ML]) (-?\d+\.\d+) (-?\d+\.\d+)")
+"""A straight step of an SVG's path."""
+PLACE = re.compile(r'x="(-?\d+\.\d+)" y="(-?\d+\.\d+)"')
+"""Where a marker stands."""
+INDENT = re.compile(r"^ +", re.MULTILINE)
+"""No text of these files is of more than one line: letters are paths."""
+FEW_DECADES = 2.5
+"""A logarithmic axis that spans less has labels at 1, 2 and 5 of every decade."""
+LONG_LABEL = 1e5
+"""Unless they are as long as this."""
 
 
 class FigureError(ValueError):
@@ -41,12 +57,17 @@ class Band:
     low: Series
     high: Series
 
+    def within(self, low: float, high: float) -> Band:
+        """The same, not beyond what the quantity can be: a share is in [0, 1]."""
+        return Band(self.mean, np.clip(self.low, low, high), np.clip(self.high, low, high))
+
 
 @frozen(eq=False)
 class Curve:
     """`x` float64[x]. `style` picks colour, dash and marker: the same number looks the same in every panel.
 
-    `foreign`: measured by others on their machines; drawn thin, grey-edged and never with a band.
+    `foreign`: measured by others on their machines; drawn thin, with hollow markers and never with a band.
+    `fit`: a law fitted to the curve of the same style; drawn thin and without markers.
     """
 
     label: str
@@ -54,13 +75,14 @@ class Curve:
     band: Band
     style: int
     foreign: bool = False
+    fit: bool = False
 
 
 @frozen(eq=False)
 class Panel:
     """One pair of axes. `y_limits`: lowest and highest, None for what the data ask for.
 
-    `reference`: a horizontal line at this height, with its label.
+    `reference`: a horizontal line at this height, with its label. `legend`: the corner for one of its own.
     """
 
     title: str
@@ -72,6 +94,7 @@ class Panel:
     y_limits: tuple[float | None, float | None] = (None, None)
     x_ticks: tuple[float, ...] = ()
     reference: tuple[float, str] | None = None
+    legend: str = "best"
 
 
 def band_over_seeds(values: Series) -> Band:
@@ -121,27 +144,67 @@ def draw(panels: Sequence[Panel], stem: Path, columns: int = 2) -> tuple[Path, P
         }
     ):
         # Figure without pyplot: savefig then picks Agg and SVG by itself, and no window system is touched.
-        figure = Figure(
-            figsize=(PANEL_INCHES[0] * columns, PANEL_INCHES[1] * rows + 0.5), layout="constrained"
-        )
+        width = PANEL_INCHES[0] * columns
+        figure = Figure(figsize=(width, PANEL_INCHES[1] * rows + 0.5), layout="constrained")
         axes = figure.subplots(rows, columns, squeeze=False).ravel()
         for unused in axes[len(panels) :]:
             unused.set_axis_off()
-        labels = [tuple(curve.label for curve in panel.curves) for panel in panels]
-        shared = len(panels) > 1 and len(set(labels)) == 1
+        shared = len(panels) > 1 and _same_styles(panels)
         for panel, ax in zip(panels, axes, strict=False):
             _draw_panel(panel, ax)
             if not shared and panel.curves:
-                ax.legend(fontsize=7, frameon=False)
+                ax.legend(fontsize=7, frameon=False, loc=panel.legend)
         if shared:
-            handles, names = axes[0].get_legend_handles_labels()
+            every = [ax.get_legend_handles_labels() for ax in axes[: len(panels)]]
+            by_name = {
+                name: handle for handles, names in every for handle, name in zip(handles, names, strict=True)
+            }
             figure.legend(
-                handles, names, loc="outside lower center", ncols=min(len(names), 2 + columns), frameon=False
+                by_name.values(),
+                by_name.keys(),
+                loc="outside lower center",
+                ncols=_legend_columns(list(by_name), width),
+                frameon=False,
             )
-        png, svg = stem.with_suffix(".png"), stem.with_suffix(".svg")
-        figure.savefig(png, dpi=PNG_DOTS_PER_INCH, metadata={"Software": None})
-        figure.savefig(svg, metadata={"Date": None, "Creator": None})
+        return save(figure, stem)
+
+
+def save(figure: Figure, stem: Path) -> tuple[Path, Path]:
+    """`stem`.png in a palette, `stem`.svg in tenths of a point: small files, and the same bytes again."""
+    from PIL import Image
+
+    png, svg = stem.with_suffix(".png"), stem.with_suffix(".svg")
+    figure.savefig(png, dpi=PNG_DOTS_PER_INCH, metadata={"Software": None})
+    with Image.open(png) as picture:
+        flat = picture.convert("RGB").quantize(PNG_COLOURS, dither=Image.Dither.NONE)
+    flat.save(png, optimize=True)
+    figure.set_layout_engine("none")  # what was laid out stays: it takes longer than drawing
+    figure.savefig(svg, metadata={"Date": None, "Creator": None})
+    text = PLACE.sub(lambda place: f'x="{float(place[1]):.1f}" y="{float(place[2]):.1f}"', svg.read_text())
+    svg.write_text(INDENT.sub("", POINT.sub(_tenths, text)))
     return png, svg
+
+
+def _tenths(point: re.Match[str]) -> str:
+    return f"{point[1]} {float(point[2]):.1f} {float(point[3]):.1f}"
+
+
+def _same_styles(panels: Sequence[Panel]) -> bool:
+    """Whether a label means the same curve in every panel, some are in all, and none is fitted to one."""
+    if any(curve.fit for panel in panels for curve in panel.curves):
+        return False
+    styles = [{curve.label: curve.style for curve in panel.curves} for panel in panels]
+    union = {label: style for each in styles for label, style in each.items()}
+    alike = all(union[label] == style for each in styles for label, style in each.items())
+    common = set.intersection(*(set(each) for each in styles))
+    return alike and bool(common)
+
+
+def _legend_columns(labels: Sequence[str], width: float) -> int:
+    """As many as fit into `width` inches, in rows of like length."""
+    each = 0.6 + 0.075 * max(map(len, labels), default=0)
+    fit = max(1, int(width / each))
+    return max(1, ceil(len(labels) / ceil(len(labels) / fit)))
 
 
 def _draw_panel(panel: Panel, ax: Axes) -> None:
@@ -150,7 +213,7 @@ def _draw_panel(panel: Panel, ax: Axes) -> None:
     if panel.reference is not None:
         height, label = panel.reference
         ax.axhline(height, color="#8C8C8C", linewidth=0.8, linestyle=":")
-        ax.annotate(label, (0.01, height), xycoords=("axes fraction", "data"), fontsize=7, va="bottom")
+        ax.annotate(label, (1.01, height), xycoords=("axes fraction", "data"), fontsize=7, va="center")
     ax.set_title(panel.title, fontsize=9)
     ax.set_xlabel(panel.x_label)
     ax.set_ylabel(panel.y_label)
@@ -158,12 +221,25 @@ def _draw_panel(panel: Panel, ax: Axes) -> None:
         ax.set_xscale("log")
     if panel.y_log:
         ax.set_yscale("log")
+        plain_log_labels(ax.yaxis, *ax.get_ylim())
     low, high = panel.y_limits
     ax.set_ylim(bottom=low, top=high)
     if panel.x_ticks:
-        ax.set_xticks(panel.x_ticks, [f"{tick:g}" for tick in panel.x_ticks])
+        ax.set_xticks(panel.x_ticks, [f"{tick:,g}" for tick in panel.x_ticks])
         ax.minorticks_off()
+    elif panel.x_log:
+        plain_log_labels(ax.xaxis, *ax.get_xlim())
     ax.grid(alpha=0.25, linewidth=0.5)
+
+
+def plain_log_labels(axis: Axis, low: float, high: float) -> None:
+    """Numbers as people write them, 0.05 and 2,000, in the place of powers of ten."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    few = log10(high / low) < FEW_DECADES and high < LONG_LABEL
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if few else (1,)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.12g}"))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def _draw_curve(panel: Panel, curve: Curve, ax: Axes) -> None:
@@ -172,12 +248,16 @@ def _draw_curve(panel: Panel, curve: Curve, ax: Axes) -> None:
             f"{panel.title}: curve {curve.label!r} has {len(curve.x)} places, {len(curve.band.mean)} values"
         )
     colour = COLOURS[curve.style % len(COLOURS)]
+    dash = DASHES[curve.style % len(DASHES)]
+    if curve.fit:
+        ax.plot(curve.x, curve.band.mean, color=colour, label=curve.label, linestyle=":", linewidth=0.8)
+        return
     ax.plot(
         curve.x,
         curve.band.mean,
         color=colour,
         label=curve.label,
-        linestyle=DASHES[curve.style % len(DASHES)],
+        linestyle=dash,
         linewidth=0.9 if curve.foreign else 1.5,
         marker=MARKERS[curve.style % len(MARKERS)],
         markersize=4,
@@ -185,4 +265,12 @@ def _draw_curve(panel: Panel, curve: Curve, ax: Axes) -> None:
         markevery=max(1, len(curve.x) // MARKS_PER_CURVE),
     )
     if not curve.foreign and not np.array_equal(curve.band.low, curve.band.high):
-        ax.fill_between(curve.x, curve.band.low, curve.band.high, color=colour, alpha=0.18, linewidth=0)
+        shown = slice(None, None, ceil(len(curve.x) / BAND_PLACES))
+        ax.fill_between(
+            curve.x[shown],
+            curve.band.low[shown],
+            curve.band.high[shown],
+            color=colour,
+            alpha=0.18,
+            linewidth=0,
+        )

@@ -6,6 +6,7 @@ import csv
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from attrs import frozen
 
@@ -23,16 +24,19 @@ class Table:
     rows: tuple[tuple[Cell, ...], ...]
 
     def write_csv(self, path: Path) -> None:
-        """Floats with 9 significant digits, the same bytes for the same data."""
+        """Floats with 7 significant digits, the same bytes for the same data."""
         with path.open("w", newline="") as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(self.columns)
-            writer.writerows([f"{x:.9g}" if isinstance(x, float) else x for x in row] for row in self.rows)
+            writer.writerows([f"{x:.7g}" if isinstance(x, float) else x for x in row] for row in self.rows)
 
 
 @frozen(eq=False, kw_only=True)
 class Figure:
-    """`name`: of the files. `text`: one paragraph, what is shown and how it came about."""
+    """`name`: of the files. `text`: one paragraph, what is shown and how it came about.
+
+    `seeds`: those of its runs, where they are not the chapter's.
+    """
 
     name: str
     title: str
@@ -41,17 +45,23 @@ class Figure:
     table: Table
     claims: tuple[Claim, ...]
     columns: int = 2
+    seeds: str = ""
 
 
 @frozen(eq=False, kw_only=True)
 class Chapter:
-    """Figures of one experiment. `command`: what makes them again. `text`: how it was done."""
+    """Figures of one experiment. `command`: what makes them again. `text`: how it was done.
+
+    `seeds`: of the runs, in words. `machine`: where they were made.
+    """
 
     name: str
     title: str
     command: str
     text: str
     figures: tuple[Figure, ...]
+    seeds: str = ""
+    machine: str = ""
 
     @property
     def claims(self) -> tuple[Claim, ...]:
@@ -59,7 +69,7 @@ class Chapter:
 
 
 def write_chapter(chapter: Chapter, out: Path) -> None:
-    """Into the directory `out`: three files a figure, <chapter>.md and <chapter>-claims.json.
+    """Into `out`: three files a figure, <chapter>.md, <chapter>-claims.json, and <chapter>.json for `all`.
 
     FigureError from drawing, OSError from writing.
     """
@@ -70,6 +80,27 @@ def write_chapter(chapter: Chapter, out: Path) -> None:
     claims = [claim.to_json() for claim in chapter.claims]
     (out / f"{chapter.name}-claims.json").write_text(json.dumps(claims, indent=2) + "\n")
     (out / f"{chapter.name}.md").write_text(chapter_markdown(chapter))
+    (out / f"{chapter.name}.json").write_text(json.dumps(_record(chapter), indent=2) + "\n")
+
+
+def _record(chapter: Chapter) -> dict[str, Any]:
+    """What `sim.figures.told` reads back; claims by name, in full they stand in <chapter>-claims.json."""
+    return {
+        "title": chapter.title,
+        "command": chapter.command,
+        "text": chapter.text,
+        "machine": chapter.machine,
+        "figures": [
+            {
+                "name": figure.name,
+                "title": figure.title,
+                "text": figure.text,
+                "seeds": figure.seeds or chapter.seeds,
+                "claims": [claim.name for claim in figure.claims],
+            }
+            for figure in chapter.figures
+        ],
+    }
 
 
 def chapter_markdown(chapter: Chapter) -> str:

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pytest
 from attrs import evolve
-from click.testing import CliRunner
 
 from flocknode.learning.loading import load_task
 from flocknode.learning.task import fedavg
@@ -22,12 +21,11 @@ from sim.bench.peers.isolation import Finished, descendants, log_tail, run_isola
 from sim.bench.peers.own_client import measure as measure_own_client
 from sim.bench.peers.plan import CLIENT, FULL, QUICK, ROUND, Case, RunPlan
 from sim.bench.peers.render import client_table, round_table, run_table, to_markdown
-from sim.bench.peers.runs import DONE, LOST, QUIET, SKIPPED, Run, environment, judge, record
+from sim.bench.peers.runs import DONE, LOST, QUIET, SKIPPED, Run, environment, judge, perform, record
 from sim.bench.peers.shards import read_shards, write_shards
 from sim.bench.peers.summary import client_rows, goals, round_rows
 from sim.bench.peers.systems import CLIENTS, NAMES, P2PFL, ROUNDS, Interpreters
 from sim.bench.peers.virtual_environment import VirtualEnvironmentError, ensure, torch_requirement
-from sim.cli.bench_peers import peers
 
 CASE = Case(CLIENT, 20, 100_000)
 ROUND_CASE = Case(ROUND, 8, 50_890, rounds=3)
@@ -259,27 +257,17 @@ def test_an_environment_that_cannot_be_made_is_a_reason(
     assert "+" not in torch_requirement()
 
 
-# -- the command -----------------------------------------------------------------------------------
-
-
-def test_the_command_measures_publishes_and_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    case = Case(CLIENT, 5, 300)
-    small = evolve(QUICK, client_cases=(case,), round_case=evolve(ROUND_CASE, rounds=2), round_limit_s=0.01)
-    monkeypatch.setattr("sim.bench.peers.plan.QUICK", small)
-    command = ["--out", str(tmp_path), "--quick", "--only", "flocknode"]
-    result = CliRunner().invoke(peers, command)
-    assert result.exit_code == 0, result.output
-    written = json.loads((tmp_path / "results.json").read_text())
-    outcomes = {run["system"]: run["outcome"] for run in written["runs"]}
-    assert outcomes == {"flocknode-client": DONE, "flocknode": LOST, "flocknode-untrained": LOST}
-    assert "not done after 0 s" in (tmp_path / "results.md").read_text()
-    stored = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").iterdir()}
-    assert len(stored) == 3
-    again = CliRunner().invoke(peers, command)
-    assert again.exit_code == 0
-    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").iterdir()} == stored
-
-
 def test_an_empty_comparison_is_written_too(tmp_path: Path) -> None:
     write_comparison(Comparison((), (), (), ()), tmp_path, "command")
     assert "Every run" in (tmp_path / "results.md").read_text()
+
+
+def test_a_stored_run_of_other_rounds_is_made_again(tmp_path: Path) -> None:
+    plan = evolve(QUICK, round_case=ROUND_CASE, client_cases=())
+    (run, *_) = plan.runs(["flower"])
+    (tmp_path / "runs").mkdir()
+    stored = tmp_path / "runs" / f"{run.name}.json"
+    none = Interpreters(installed=lambda module: False)
+    for rounds, outcome in ((ROUND_CASE.rounds, DONE), (ROUND_CASE.rounds + 1, SKIPPED)):
+        stored.write_text(json.dumps(evolve(round_run("flower", 1), rounds=rounds).to_json()))
+        assert perform(run, plan, none, tmp_path).outcome == outcome

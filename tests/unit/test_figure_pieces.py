@@ -79,9 +79,9 @@ def test_a_chapter_becomes_files_that_say_what_holds(tmp_path: Path) -> None:
     chapter = Chapter(name="test", title="A test", command="make it", text="How.", figures=(figure,))
     write_chapter(chapter, tmp_path / "out")
     names = sorted(path.name for path in (tmp_path / "out").iterdir())
-    assert names == ["one.csv", "one.png", "one.svg", "test-claims.json", "test.md"]
+    assert names == ["one.csv", "one.png", "one.svg", "test-claims.json", "test.json", "test.md"]
     with (tmp_path / "out" / "one.csv").open() as file:
-        assert list(csv.reader(file)) == [["round", "value"], ["1", "0.123456789"], ["2", "0.5"]]
+        assert list(csv.reader(file)) == [["round", "value"], ["1", "0.1234568"], ["2", "0.5"]]
     told = json.loads((tmp_path / "out" / "test-claims.json").read_text())
     assert [entry["holds"] for entry in told] == [True, False]
     assert list(told[0]["numbers"]) == ["first", "last"]

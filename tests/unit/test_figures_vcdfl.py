@@ -2,43 +2,26 @@
 
 from __future__ import annotations
 
-import csv
-import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 from attrs import evolve
-from click.testing import CliRunner
+from small_figures import VCDFL as TINY
 
 from protocol.params import PROFILES as PARAMS
 from protocol.secagg.scheme import build_scheme
 from sim.bench.protocol import BenchError
-from sim.cli.figures_vcdfl import vcdfl
 from sim.figures.claims import Claim
 from sim.figures.sweep import Result, sweep
 from sim.figures.vcdfl import claims
-from sim.figures.vcdfl import plan as plans
 from sim.figures.vcdfl.chapter import make_chapter
 from sim.figures.vcdfl.compression import TrainingJob, train
 from sim.figures.vcdfl.cost import PROFILES, CostJob, measure_cost
 from sim.figures.vcdfl.measured import Measured
-from sim.figures.vcdfl.plan import PAPER, QUICK, InTurn, Job, execute
-from sim.figures.vcdfl.run import RUNS, store_at
+from sim.figures.vcdfl.plan import PAPER, InTurn, Job, execute
+from sim.figures.vcdfl.run import store_at
 from sim.figures.vcdfl.series import fitted
-
-TINY = evolve(
-    QUICK,
-    d=400,
-    dimensions=(200, 400),
-    clients=(5, 10),
-    repeats=1,
-    far_dimensions=(400, 800),
-    far_clients=(5, 10),
-    seeds=(1,),
-    rounds=2,
-    interpolated=640,
-)
 
 
 @pytest.fixture(scope="module")
@@ -197,22 +180,3 @@ def test_the_chapter_says_what_stands_in_its_files(measured: Measured) -> None:
     assert all("other machines" in label for label in foreign)
     for figure in chapter.figures:
         assert all(len(row) == len(figure.table.columns) for row in figure.table.rows)
-
-
-def test_the_command_writes_figures_and_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plans, "QUICK", TINY)
-    first = CliRunner().invoke(vcdfl, ["--out", str(tmp_path), "--quick"])
-    assert first.exit_code == 0, first.output
-    for figure in ("dimension", "clients", "dropouts", "compression", "growth"):
-        for suffix in ("png", "svg", "csv"):
-            assert (tmp_path / f"vcdfl-{figure}.{suffix}").stat().st_size > 0
-    told = json.loads((tmp_path / "vcdfl-claims.json").read_text())
-    assert {claim["name"]: claim["holds"] for claim in told}["bytes-topk_local-100"] is False
-    with (tmp_path / "vcdfl-dimension.csv").open() as file:
-        rows = list(csv.DictReader(file))
-    assert {row["profile"] for row in rows} == set(PROFILES)
-    assert {int(row["weights"]) for row in rows} == set(TINY.dimensions)
-    stored = {path: path.stat().st_mtime_ns for path in (tmp_path / RUNS).iterdir()}
-    again = CliRunner().invoke(vcdfl, ["--out", str(tmp_path), "--quick"])
-    assert again.exit_code == 0
-    assert {path: path.stat().st_mtime_ns for path in (tmp_path / RUNS).iterdir()} == stored

@@ -10,12 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import small_figures
 from attrs import evolve
 from click.testing import CliRunner, Result
 
 from flocknode.cli.main import main
 from sim.figures.flock import plan
-from sim.figures.flock.chapter import RUNS, count_runs, flock_chapter, run_all
+from sim.figures.flock.chapter import flock_chapter, run_all
 from sim.figures.flock.contract import ADAPTIVE
 from sim.figures.flock.contract_alone import ContractRun, execute_alone
 from sim.figures.flock.contract_figure import AloneOutcomes, alone_runs, contract_figure, run_alone
@@ -244,32 +245,11 @@ def run(*arguments: object) -> Result:
 
 
 @pytest.fixture
-def tiny(monkeypatch: pytest.MonkeyPatch) -> Size:
-    size = evolve(
-        SMALL,
-        gammas=(8,),
-        tasks=(TaskSize(task=LENDING_CLUB, seeds=1, accuracy_rounds=2, contract_rounds=3),),
-    )
-    monkeypatch.setattr(plan, "QUICK", size)
-    return size
+def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plan, "QUICK", small_figures.FLOCK)
 
 
-def test_the_command_writes_figures_and_goes_on_where_it_was(tiny: Size, tmp_path: Path) -> None:
-    out = tmp_path / "results"
-    first = run("--out", out, "--quick", "--jobs", 1)
-    assert first.exit_code == 0, first.output
-    assert "fedavg-collapses-lending-club" in first.output
-    assert f"flocknode sim figures flock --out {out} --quick" in (out / "flock.md").read_text()
-    kept = sorted((out / RUNS).iterdir())
-    assert len(kept) == count_runs(tiny) == 12
-    times = [path.stat().st_mtime_ns for path in kept[1:]]
-    kept[0].unlink()
-    assert run("--out", out, "--quick", "--jobs", 1).exit_code == 0
-    assert sorted((out / RUNS).iterdir()) == kept
-    assert [path.stat().st_mtime_ns for path in kept[1:]] == times
-
-
-def test_the_command_says_what_is_wrong(tiny: Size, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command_says_what_is_wrong(tiny: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "--images and --labels go together" in run("--out", tmp_path, "--images", tmp_path).output
     monkeypatch.setitem(sys.modules, "ray", None)
     result = run("--out", tmp_path, "--quick", "--engine", "ray")

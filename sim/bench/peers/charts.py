@@ -1,4 +1,4 @@
-"""The tables as bars, on logarithmic axes: what is compared differs by factors."""
+"""The tables as bars; on a logarithmic axis where what is compared differs by large factors."""
 
 from __future__ import annotations
 
@@ -10,10 +10,14 @@ from attrs import frozen
 
 from sim.bench.peers.render import LABELS
 from sim.bench.peers.summary import ClientRow, RoundRow
-from sim.figures.plots import COLOURS, PNG_DOTS_PER_INCH, FigureError
+from sim.figures.plots import COLOURS, FigureError, plain_log_labels, save
 
 FOOT = 5
 """How far below the lowest bar a logarithmic axis begins."""
+LARGE_FACTOR = 30
+"""Between the highest and the lowest bar; below it the axis begins at zero and bars are true to scale."""
+HEADROOM = 1.12
+"""Above the highest bar, for its number."""
 HATCHES = ("", "//", "..", "xx", "\\\\", "++")
 
 
@@ -82,17 +86,27 @@ def draw_bars(bars: Bars, stem: Path) -> None:
                 hatch=HATCHES[number % len(HATCHES)],
                 edgecolor="white",
             )
-            axes.bar_label(drawn, [f"{height:.3g}" if height else "none" for height in heights], fontsize=7)
+            axes.bar_label(drawn, [_short(height) for height in heights], fontsize=7)
         axes.set_xticks(range(len(bars.groups)), bars.groups)
         axes.set_ylabel(bars.y_label)
-        axes.set_title(bars.title)
-        if shown := [value for group in bars.values for value in group if value]:
+        axes.set_title(bars.title, fontsize=9)
+        shown = [value for group in bars.values for value in group if value]
+        if shown and max(shown) > LARGE_FACTOR * min(shown):
             axes.set_yscale("log")
-            axes.set_ylim(bottom=min(shown) / FOOT)
+            axes.set_ylim(min(shown) / FOOT, max(shown) * HEADROOM**3)
+            plain_log_labels(axes.yaxis, *axes.get_ylim())
+        elif shown:
+            axes.set_ylim(0, max(shown) * HEADROOM)
         if bars.systems:
-            axes.legend(fontsize=7, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=2)
-        figure.savefig(stem.with_suffix(".png"), dpi=PNG_DOTS_PER_INCH, metadata={"Software": None})
-        figure.savefig(stem.with_suffix(".svg"), metadata={"Date": None, "Creator": None})
+            figure.legend(fontsize=7, frameon=False, loc="outside lower center", ncols=2)
+        save(figure, stem)
+
+
+def _short(height: float) -> str:
+    """Three digits, never an exponent."""
+    if not height:
+        return "none"
+    return f"{height:,.0f}" if height >= 100 else f"{height:.3g}"
 
 
 def _scaled(value: float | None, scale: float) -> float | None:

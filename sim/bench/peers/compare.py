@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import platform
 from collections.abc import Callable, Collection
 from pathlib import Path
 
@@ -18,6 +16,7 @@ from sim.bench.peers.summary import ClientRow, RoundRow, client_rows, goals, rou
 from sim.bench.peers.systems import P2PFL, Interpreters
 from sim.bench.peers.virtual_environment import VirtualEnvironmentError, ensure
 from sim.figures.claims import Claim
+from sim.figures.machine import describe_machine
 
 RESULTS = "results.json"
 TABLE = "results.md"
@@ -52,7 +51,7 @@ def compare(
 
 def write_comparison(comparison: Comparison, out: Path, command: str) -> None:
     """results.json, results.md and the charts. OSError; FigureError without matplotlib."""
-    where = machine()
+    where = describe_machine()
     results = {
         "machine": where,
         "command": command,
@@ -80,8 +79,3 @@ def prepare_interpreters(peers: Collection[str], p2pfl: Path, log: Path) -> Inte
     except (VirtualEnvironmentError, OSError) as error:
         return Interpreters(without={P2PFL: str(error)})
     return Interpreters(p2pfl=p2pfl)
-
-
-def machine() -> str:
-    """Where the runs took place."""
-    return f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"

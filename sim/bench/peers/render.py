@@ -12,6 +12,7 @@ from sim.figures.claims import Claim, claim_list
 
 LABELS = {system.name: system.label for system in (*CLIENTS, *ROUNDS)}
 NOTHING = "-"
+TITLE = "flocknode beside Flower and p2pfl"
 
 
 def to_markdown(
@@ -24,32 +25,58 @@ def to_markdown(
 ) -> str:
     """All of it, one section a part."""
     parts = [
-        "# flocknode beside Flower and p2pfl",
+        f"# {TITLE}",
         f"    {command}",
+        how(where),
+        *sections(clients, rounds, goals, runs),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def how(where: str) -> str:
+    """How the comparison was made."""
+    return (
         f"On one machine: {where}. Each run is a process of its own, on one thread a process; systems take "
         "turns, and with the same seed they train on the same data from the same model with the same loop. "
-        "All times are medians.",
-        "## One client's cryptography",
+        "All times are medians."
+    )
+
+
+def sections(
+    clients: Sequence[ClientRow],
+    rounds: Sequence[RoundRow],
+    goals: Sequence[Claim],
+    runs: Sequence[Run],
+    heading: str = "##",
+    at: str = "",
+    made: str = "",
+) -> list[str]:
+    """Tables, pictures, goals and runs. `at`: before the pictures' names; `made`: said below each of them."""
+
+    def picture(title: str, stem: str) -> list[str]:
+        return [f"[![{title}]({at}{stem}.png)]({at}{stem}.svg)", *([made] if made else [])]
+
+    return [
+        f"{heading} One client's cryptography",
         "Keys, shares and masks of one client with all others as neighbours; flocknode's also encodes and "
-        "commits, so that the sum can be verified.",
+        "commits, so that the sum can be verified. Ratios are to the last system of the same size.",
         client_table(clients),
-        "![Time of a client](peers-client.svg)",
-        "## Whole rounds, 8 nodes, MNIST",
+        *picture("Time of a client", "peers-client"),
+        f"{heading} Whole rounds, 8 nodes, MNIST",
         "Seconds and bytes leave out each run's first round, in which systems connect. Flower's simulator "
         "opens no socket for its messages: its bytes are those of the serialised messages. p2pfl's are its "
         "messages as sent; it runs in one process without Ray, with the settings of its examples. "
         "flocknode's are bytes on its connections. In flocknode the proposers of a round are drawn (4 of 8), "
-        "elsewhere all nodes train.",
+        "elsewhere all nodes train. Ratios are to flocknode.",
         round_table(rounds),
-        "![Time of a round](peers-round.svg)",
-        "![Bytes of a round](peers-bytes.svg)",
-        "## Goals",
+        *picture("Time of a round", "peers-round"),
+        *picture("Bytes of a round", "peers-bytes"),
+        f"{heading} Goals",
         claim_list(goals) if goals else "None could be decided: a system is missing, or ended no run.",
-        "## Every run",
+        f"{heading} Every run",
         run_table(runs),
         *_lost(runs),
     ]
-    return "\n\n".join(parts) + "\n"
 
 
 def client_table(rows: Sequence[ClientRow]) -> str:

@@ -74,7 +74,9 @@ def perform(run: RunPlan, plan: Plan, interpreters: Interpreters, out: Path) -> 
     interpreter = interpreters.of(run.system.peer)
     stored = out / "runs" / f"{run.name}.json"
     if stored.exists():
-        return Run.from_json(json.loads(stored.read_text()))
+        known = Run.from_json(json.loads(stored.read_text()))
+        if known.rounds == run.case.rounds:
+            return known
     if interpreter is None:
         reason = interpreters.missing(run.system.peer) or ""
         return record(run, SKIPPED, reason=reason)

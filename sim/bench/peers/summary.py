@@ -21,6 +21,8 @@ BYTES_GOAL = 0.6
 ROUND_GOAL_S = 0.6
 UPLOAD_GOAL = 1.5
 ACCURACY_ROUNDS = (1, 5, 10)
+ROUND_GOAL = f"A round without training takes at most {ROUND_GOAL_S} s between 8 real processes"
+CONTRIBUTION_GOAL = f"A proposer sends at most {UPLOAD_GOAL} times its plain update to contribute"
 SOURCE = "ours"
 
 
@@ -155,15 +157,33 @@ def goals(clients: Sequence[ClientRow], rounds: Sequence[RoundRow]) -> list[Clai
     return found
 
 
+def undecided(decided: Iterable[Claim]) -> list[str]:
+    """Statements of the goals that are not among `decided`."""
+    known = {goal.statement for goal in decided}
+    clients = [goal(n, d) for n, d in GOAL_SIZES for goal in (time_goal, bytes_goal)]
+    return [goal for goal in [*clients, ROUND_GOAL, CONTRIBUTION_GOAL] if goal not in known]
+
+
+def time_goal(n: int, d: int) -> str:
+    """What is aimed at for a client among `n`, with `d` weights."""
+    return f"A client takes at most {TIME_GOAL} of the time of Flower's SecAgg+ ({n} clients, {d:,} weights)"
+
+
+def bytes_goal(n: int, d: int) -> str:
+    """The same for what it uploads."""
+    return (
+        f"A client uploads at most {BYTES_GOAL} of the bytes of Flower's SecAgg+ ({n} clients, {d:,} weights)"
+    )
+
+
 def _client_goals(own: ClientRow, peer: ClientRow) -> list[Claim]:
     if own.seconds is None or own.upload is None or not peer.seconds or not peer.upload:
         return []
-    size = f"{own.n} clients, {own.d:,} weights"
     time_ratio, bytes_ratio = own.seconds / peer.seconds, own.upload / peer.upload
     return [
         Claim(
             name=f"client-time-{own.n}-{own.d}",
-            statement=f"A client takes at most {TIME_GOAL} of the time of Flower's SecAgg+ ({size})",
+            statement=time_goal(own.n, own.d),
             source=SOURCE,
             rule="ratio of the medians; ours also encodes and commits",
             holds=time_ratio <= TIME_GOAL,
@@ -172,7 +192,7 @@ def _client_goals(own: ClientRow, peer: ClientRow) -> list[Claim]:
         ),
         Claim(
             name=f"client-bytes-{own.n}-{own.d}",
-            statement=f"A client uploads at most {BYTES_GOAL} of the bytes of Flower's SecAgg+ ({size})",
+            statement=bytes_goal(own.n, own.d),
             source=SOURCE,
             rule="our upload and commitment over its masked int64 vector",
             holds=bytes_ratio <= BYTES_GOAL,
@@ -186,7 +206,7 @@ def _round_goal(row: RoundRow) -> Claim:
     assert row.seconds is not None
     return Claim(
         name="round-seconds",
-        statement=f"A round without training takes at most {ROUND_GOAL_S} s between 8 real processes",
+        statement=ROUND_GOAL,
         source=SOURCE,
         rule="the median over all rounds but each run's first",
         holds=row.seconds <= ROUND_GOAL_S,
@@ -199,7 +219,7 @@ def _upload_goal(row: RoundRow) -> Claim:
     assert row.upload is not None
     return Claim(
         name="round-upload",
-        statement=f"A proposer sends at most {UPLOAD_GOAL} times its plain update to contribute",
+        statement=CONTRIBUTION_GOAL,
         source=SOURCE,
         rule="all bytes that it sends from the setup block to the contribution block, the median",
         holds=row.upload <= UPLOAD_GOAL,

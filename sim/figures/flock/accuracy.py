@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from math import ceil, floor
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +28,9 @@ IMBALANCE = (
 )
 LAST_SHARE = 10
 """Final scores are means over the last tenth of the rounds: one round's poison is no verdict."""
+
+LEEWAY = 0.02
+"""Above the highest value that is shown, for its marker."""
 
 
 @frozen
@@ -60,13 +64,21 @@ METRICS: Mapping[str, str] = {
 def accuracy_figure(outcomes: Outcomes, task: TaskSize) -> Figure:
     """Curves of every method at every eta, with the claims about them."""
     metrics = ("balanced_accuracy" if task.task == LENDING_CLUB else "accuracy", "auroc")
+    bands = [
+        _curve(outcomes, task, eta, method, metric).band
+        for eta in outcomes.size.etas
+        for method in METHODS
+        for metric in metrics
+    ]
+    lowest = max(0.0, floor(10 * min(band.low.min() for band in bands)) / 10)
+    highest = min(1.0, ceil(10 * max(band.high.max() for band in bands)) / 10)
     panels = tuple(
         Panel(
             f"{TITLES[task.task]}, eta = {eta} %",
             "round",
             METRICS[metric],
             tuple(_curve(outcomes, task, eta, method, metric) for method in METHODS),
-            y_limits=(0.0, 1.0),
+            y_limits=(lowest, highest + LEEWAY),
         )
         for eta in outcomes.size.etas
         for metric in metrics
@@ -108,7 +120,8 @@ def _reader(metric: str, rounds: int) -> Callable[[Result], list[float]]:
 
 def _curve(outcomes: Outcomes, task: TaskSize, eta: int, method: Method, metric: str) -> Curve:
     values = scores(outcomes, task, eta, method, metric)
-    return Curve(method.label, np.arange(values.shape[1], dtype=float), band_over_seeds(values), method.style)
+    band = band_over_seeds(values)
+    return Curve(method.label, np.arange(values.shape[1], dtype=float), band.within(0, 1), method.style)
 
 
 def _table(outcomes: Outcomes, task: TaskSize) -> Table:

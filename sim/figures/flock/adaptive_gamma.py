@@ -57,7 +57,7 @@ def adaptive_figure(outcomes: Outcomes) -> Figure:
                 for style, gamma in enumerate(size.all_gammas)
             ),
             x_ticks=tuple(float(eta) for eta in size.etas),
-            y_limits=(0.0, 1.02) if measure is KEPT else (0.0, None),
+            y_limits=(None, 1.02) if measure is KEPT else (0.0, None),
             reference=(HONEST_GOAL, f"{100 * HONEST_GOAL:.0f} %") if measure is KEPT else None,
         )
         for task in size.tasks
@@ -87,7 +87,8 @@ def _values(outcomes: Outcomes, task: TaskSize, gamma: int, measure: Measure) ->
 
 
 def _band(outcomes: Outcomes, task: TaskSize, gamma: int, measure: Measure) -> Band:
-    return band_over_seeds(_values(outcomes, task, gamma, measure))
+    band = band_over_seeds(_values(outcomes, task, gamma, measure))
+    return band.within(0, 1) if measure is KEPT else band
 
 
 def _table(outcomes: Outcomes) -> Table:

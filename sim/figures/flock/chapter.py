@@ -13,10 +13,11 @@ from sim.figures.flock.adaptive_gamma import adaptive_figure
 from sim.figures.flock.contract_figure import AloneOutcomes, alone_runs, contract_figure, run_alone
 from sim.figures.flock.experiment import BOOST, FlockRun, execute
 from sim.figures.flock.payers import payers_figure
-from sim.figures.flock.plan import TITLES, Outcomes, Size
+from sim.figures.flock.plan import TITLES, Outcomes, Size, told_seeds
 from sim.figures.flock.problem import ALPHA, IMAGES, LENDING_CLUB
 from sim.figures.flock.survival import survival_figure
 from sim.figures.flock.tokens import tokens_figure
+from sim.figures.machine import describe_machine
 from sim.figures.report import Chapter, write_chapter
 from sim.figures.sweep import Engine, Progress, Store, code_stamp, sweep
 
@@ -86,6 +87,8 @@ def flock_chapter(outcomes: Outcomes, alone: AloneOutcomes, command: str) -> Cha
         command=command,
         text=_how(outcomes.size),
         figures=tuple(figures),
+        seeds="; ".join(f"{TITLES[task.task]} {told_seeds(outcomes.size.seeds(task))}" for task in tasks),
+        machine=describe_machine(),
     )
 
 

@@ -13,8 +13,8 @@ import protocol.ledger
 from sim.figures.claims import Claim
 from sim.figures.flock.adaptive_gamma import HONEST_GOAL, adaptive_claims
 from sim.figures.flock.contract_alone import ContractRun, execute_alone
-from sim.figures.flock.plan import Size, gamma_label
-from sim.figures.plots import Curve, Panel, band_over_seeds
+from sim.figures.flock.plan import Size, gamma_label, told_seeds
+from sim.figures.plots import Band, Curve, Panel, band_over_seeds
 from sim.figures.report import Cell, Figure, Table
 from sim.figures.sweep import Engine, Progress, Result, Store, code_stamp, sweep
 
@@ -86,13 +86,13 @@ def contract_figure(outcomes: AloneOutcomes) -> Figure:
                 Curve(
                     gamma_label(gamma),
                     etas,
-                    band_over_seeds(outcomes.values(mistaken, gamma, measure)),
+                    _band(outcomes, mistaken, gamma, measure),
                     style,
                 )
                 for style, gamma in enumerate(size.all_gammas)
             ),
             x_ticks=tuple(float(eta) for eta in size.etas),
-            y_limits=(0.0, 1.02) if measure == "alive_honest" else (0.0, None),
+            y_limits=(None, 1.02) if measure == "alive_honest" else (0.0, None),
             reference=(HONEST_GOAL, f"{100 * HONEST_GOAL:.0f} %") if measure == "alive_honest" else None,
         )
         for mistaken in MISTAKEN
@@ -110,7 +110,15 @@ def contract_figure(outcomes: AloneOutcomes) -> Figure:
         panels=panels,
         table=_table(outcomes),
         claims=tuple(claim for mistaken in MISTAKEN for claim in _claims(outcomes, mistaken)),
+        seeds=told_seeds(
+            range(size.first_seed + SEED_OFFSET, size.first_seed + SEED_OFFSET + size.alone_seeds)
+        ),
     )
+
+
+def _band(outcomes: AloneOutcomes, mistaken: int, gamma: int, measure: str) -> Band:
+    band = band_over_seeds(outcomes.values(mistaken, gamma, measure))
+    return band.within(0, 1) if measure == "alive_honest" else band
 
 
 def _table(outcomes: AloneOutcomes) -> Table:

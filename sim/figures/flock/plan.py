@@ -159,3 +159,8 @@ class Outcomes:
 def gamma_label(gamma: int) -> str:
     """As a legend has it."""
     return "adaptive gamma" if gamma == ADAPTIVE else f"gamma {gamma}"
+
+
+def told_seeds(seeds: range) -> str:
+    """First and last of a run of seeds."""
+    return f"{seeds[0]} to {seeds[-1]}" if len(seeds) > 1 else str(seeds[0])

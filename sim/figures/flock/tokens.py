@@ -37,7 +37,7 @@ def tokens_figure(outcomes: Outcomes, task: TaskSize, kind: str) -> Figure:
                 for values in (tokens(outcomes, task, kind, eta, gamma),)
             ),
             y_limits=(0.0, None),
-            reference=(STAKE_TOKENS, "at the start"),
+            reference=(STAKE_TOKENS, "start"),
         )
         for eta in size.etas
     )

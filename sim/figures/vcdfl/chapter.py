@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import platform
 from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from sim.figures.plots import Band, Curve, Panel, band_over_seeds, line
+from sim.figures.plots import Curve, Panel, band_over_seeds, line
 from sim.figures.report import Chapter, Figure, Table
 from sim.figures.vcdfl import claims, published
 from sim.figures.vcdfl.cost import PROFILES, CostJob
@@ -22,12 +20,6 @@ LABELS = {"vcdfl": "vcdfl profile, here", "hardened": "hardened profile, here"}
 STYLES = {"vcdfl": 0, "hardened": 1}
 PUBLISHED_STYLE = 2
 MODE_LABELS = {"topk_local": "topk_local (the paper's)", "shared_support": "shared_support (ours)"}
-
-
-def machine() -> str:
-    """Where a run took place, for its text."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"{platform.machine()}, {platform.system()}, {cores} cores, Python {platform.python_version()}"
 
 
 def make_chapter(plan: Plan, measured: Measured, command: str, where: str) -> Chapter:
@@ -50,6 +42,8 @@ def make_chapter(plan: Plan, measured: Measured, command: str, where: str) -> Ch
             compression(plan, measured),
             growth(plan, measured),
         ),
+        seeds="keys and updates are drawn from fixed seeds (sim/bench/rehearsal.py)",
+        machine=where,
     )
 
 
@@ -177,7 +171,7 @@ def _panel(
         for profile in PROFILES
     ]
     foreign = [curve.curve(PUBLISHED_STYLE + number) for number, curve in enumerate(others)]
-    return Panel(title, x_label, y_label, (*own, *foreign), y_log=True)
+    return Panel(title, x_label, y_label, (*own, *foreign), y_log=True, x_ticks=tuple(at))
 
 
 def _time(measured: Measured, step: str) -> Value:
@@ -213,6 +207,7 @@ def compression(plan: Plan, measured: Measured) -> Figure:
                 [_accuracy_curve(plan, measured, mode, style) for style, mode in enumerate(modes)],
                 x_log=True,
                 x_ticks=tuple(percents),
+                legend="lower right",
             ),
             Panel(
                 "bytes of a client's contribution",
@@ -225,6 +220,7 @@ def compression(plan: Plan, measured: Measured) -> Figure:
                 x_log=True,
                 y_log=True,
                 x_ticks=tuple(percents),
+                legend="lower right",
             ),
             Panel(
                 "interpolation of one client",
@@ -234,9 +230,11 @@ def compression(plan: Plan, measured: Measured) -> Figure:
                 x_log=True,
                 y_log=True,
                 x_ticks=tuple(percents),
+                legend="lower right",
             ),
         ),
         table=_compression_table(plan, measured),
+        seeds=", ".join(map(str, plan.seeds)),
         claims=tuple(told),
         columns=3,
     )
@@ -246,8 +244,7 @@ def _accuracy_curve(plan: Plan, measured: Measured, mode: str, style: int) -> Cu
     jobs = plan.training()
     last = np.stack([measured.accuracy(jobs[mode, each])[:, -1] for each in plan.permilles], axis=1)
     band = band_over_seeds(last)
-    capped = Band(band.mean, np.clip(band.low, 0, 1), np.clip(band.high, 0, 1))
-    return Curve(MODE_LABELS[mode], _percents(plan), capped, style)
+    return Curve(MODE_LABELS[mode], _percents(plan), band.within(0, 1), style)
 
 
 def _bytes_curve(plan: Plan, measured: Measured, mode: str, style: int) -> Curve:
@@ -346,7 +343,11 @@ def growth(plan: Plan, measured: Measured) -> Figure:
             for step in ("client", "verify")
         ),
         table=cost_table(measured, jobs),
-        claims=(*told, *[claims.n_log_n(measured, far_n, profile) for profile in PROFILES]),
+        claims=(
+            *told,
+            *[claims.n_log_n(measured, far_n, profile) for profile in PROFILES],
+            *[claim for job in far_d for claim in claims.budgets(measured, job)],
+        ),
     )
 
 
@@ -356,6 +357,6 @@ def _growth_panel(measured: Measured, step: str, x_label: str, jobs: Sequence[Co
     for profile in PROFILES:
         costs = [measured.seconds(job, profile, step) for job in jobs]
         curves.append(Curve(profile, as_series(sizes), line(as_series(costs)), STYLES[profile]))
-        curves.append(fitted(sizes, costs, profile, STYLES[profile] + 2))
+        curves.append(fitted(sizes, costs, profile, STYLES[profile]))
     title = "client" if step == "client" else "verification"
-    return Panel(f"{title} over {x_label}", x_label, "s", curves, x_log=True, y_log=True)
+    return Panel(f"{title} over {x_label}", x_label, "s", curves, x_log=True, y_log=True, legend="upper left")

@@ -145,7 +145,10 @@ def budgets(measured: Measured, job: CostJob) -> list[Claim]:
         claims.append(
             Claim(
                 name=f"budget-upload-{job.n}-{job.d}",
-                statement=f"A client uploads at most {UPLOAD_BUDGET} times its float32 update",
+                statement=(
+                    f"A client uploads at most {UPLOAD_BUDGET} times its float32 update "
+                    f"({job.n} clients, {job.d:,} weights, hardened profile)"
+                ),
                 source=OURS,
                 rule="bytes of the upload and the commitment",
                 holds=ratio <= UPLOAD_BUDGET,

@@ -10,9 +10,10 @@ import protocol
 import protocol.algebra
 import protocol.secagg
 import sim.bench
+from sim.figures.machine import describe_machine
 from sim.figures.report import Chapter
 from sim.figures.sweep import Progress, Store, code_stamp, sweep
-from sim.figures.vcdfl.chapter import machine, make_chapter
+from sim.figures.vcdfl.chapter import make_chapter
 from sim.figures.vcdfl.measured import Measured
 from sim.figures.vcdfl.plan import InTurn, Plan, execute
 
@@ -51,6 +52,6 @@ def store_at(out: Path, where: str) -> Store:
 
 def measure(plan: Plan, out: Path, command: str, progress: Progress = lambda done: None) -> Chapter:
     """The chapter, after all its jobs; `progress` hears of each. Errors of `sweep` and of the jobs."""
-    where = machine()
+    where = describe_machine()
     results = sweep(plan.jobs(), execute, store_at(out, where), InTurn(), progress)
     return make_chapter(plan, Measured({job: results[job] for job in plan.jobs()}), command, where)

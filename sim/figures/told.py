@@ -1,0 +1,170 @@
+"""Reading back what chapters, the comparison with peers and a profile left in a directory."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from attrs import frozen
+
+from sim.bench.peers.compare import RESULTS
+from sim.bench.peers.runs import Run
+from sim.bench.peers.summary import ClientRow, RoundRow
+from sim.figures.claims import Claim
+
+PEERS = "peers"
+PROFILE = Path("profile") / "profile.json"
+
+
+class ToldError(ValueError):
+    """A file is not what the program writes; the message names it."""
+
+
+@frozen(kw_only=True)
+class ToldFigure:
+    """`name`: of its PNG, SVG and CSV."""
+
+    name: str
+    title: str
+    text: str
+    seeds: str
+    claims: tuple[Claim, ...]
+
+
+@frozen(kw_only=True)
+class ToldChapter:
+    """What `sim.figures.report.write_chapter` wrote, without the data."""
+
+    title: str
+    command: str
+    text: str
+    machine: str
+    figures: tuple[ToldFigure, ...]
+
+    @property
+    def claims(self) -> tuple[Claim, ...]:
+        return tuple(claim for figure in self.figures for claim in figure.claims)
+
+
+@frozen(kw_only=True)
+class ToldComparison:
+    """What `sim.bench.peers.compare.write_comparison` wrote."""
+
+    command: str
+    machine: str
+    clients: tuple[ClientRow, ...]
+    rounds: tuple[RoundRow, ...]
+    goals: tuple[Claim, ...]
+    runs: tuple[Run, ...]
+
+    @property
+    def seeds(self) -> str:
+        return ", ".join(map(str, sorted({run.seed for run in self.runs})))
+
+
+@frozen(kw_only=True)
+class ToldTable:
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+@frozen(kw_only=True)
+class ToldPicture:
+    """`file`: beside profile.json. `text`: one paragraph, what is seen."""
+
+    title: str
+    file: str
+    text: str
+
+
+@frozen(kw_only=True)
+class ToldProfile:
+    """DIR/profile/profile.json, which whoever profiles a node during rounds writes.
+
+    An object with the strings `title`, `command`, `seeds`, `machine`, `text` (what was done, what is seen),
+    and optional lists: `tables` of {title, columns, rows}, cells being strings or numbers; `pictures` of
+    {title, file, text}, files lying beside it; `claims`, each as `sim.figures.claims.Claim.to_json` gives it.
+    """
+
+    title: str
+    command: str
+    seeds: str
+    machine: str
+    text: str
+    tables: tuple[ToldTable, ...] = ()
+    pictures: tuple[ToldPicture, ...] = ()
+    claims: tuple[Claim, ...] = ()
+
+
+def read_chapter(out: Path, name: str) -> ToldChapter | None:
+    """None where it was not made yet. ToldError for damaged files."""
+    path, claims_path = out / f"{name}.json", out / f"{name}-claims.json"
+    if not path.exists():
+        return None
+    claims = {data["name"]: data for data in _read(claims_path)}
+    data = _read(path)
+    try:
+        figures = tuple(
+            ToldFigure(
+                **{**figure, "claims": tuple(Claim.from_json(claims[name]) for name in figure["claims"])}
+            )
+            for figure in data["figures"]
+        )
+        return ToldChapter(**{**data, "figures": figures})
+    except (KeyError, TypeError) as error:
+        raise ToldError(
+            f"{path}: does not fit {claims_path.name}, or is of another version: {error}"
+        ) from error
+
+
+def read_comparison(out: Path) -> ToldComparison | None:
+    """Of `out`/peers; None where no comparison was finished there. ToldError for a damaged file."""
+    path = out / PEERS / RESULTS
+    if not path.exists():
+        return None
+    data = _read(path)
+    try:
+        return ToldComparison(
+            command=data["command"],
+            machine=data["machine"],
+            clients=tuple(ClientRow(**row) for row in data["clients"]),
+            rounds=tuple(RoundRow(**{**row, "accuracy": tuple(row["accuracy"])}) for row in data["rounds"]),
+            goals=tuple(Claim.from_json(goal) for goal in data["goals"]),
+            runs=tuple(Run.from_json(run) for run in data["runs"]),
+        )
+    except (KeyError, TypeError) as error:
+        raise ToldError(f"{path}: not as `flocknode bench peers` writes it: {error}") from error
+
+
+def read_profile(out: Path) -> ToldProfile | None:
+    """None where nobody made one. ToldError where it is not as `ToldProfile` says."""
+    path = out / PROFILE
+    if not path.exists():
+        return None
+    data = _read(path)
+    try:
+        return ToldProfile(
+            **{
+                **data,
+                "tables": tuple(_table(table) for table in data.get("tables", ())),
+                "pictures": tuple(ToldPicture(**picture) for picture in data.get("pictures", ())),
+                "claims": tuple(Claim.from_json(claim) for claim in data.get("claims", ())),
+            }
+        )
+    except (AttributeError, KeyError, TypeError) as error:
+        raise ToldError(f"{path}: not as sim/figures/told.py says: {error}") from error
+
+
+def _table(data: Mapping[str, Any]) -> ToldTable:
+    rows = tuple(tuple(str(cell) for cell in row) for row in data["rows"])
+    return ToldTable(title=data["title"], columns=tuple(data["columns"]), rows=rows)
+
+
+def _read(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise ToldError(f"{path}: not JSON: {error}") from error
