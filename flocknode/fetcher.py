@@ -136,10 +136,27 @@ class Fetcher:
         # The digest binds the size: this is the blob's own, however large, and is refused before it costs.
         if first.total_bytes > self._max_bytes:
             raise FetchError(f"a blob of {first.total_bytes} bytes exceeds the limit of {self._max_bytes}")
+        count = chunk_count(first.total_bytes)
+        if count == 1:
+            await self._threads(self._keep_only, pull, first)
+        else:
+            await self._pull_rest(pull, first, count)
+        if pull.stopped is not None:
+            raise pull.stopped
+
+    def _keep_only(self, pull: _Pull, chunk: Chunk) -> None:
+        """Store a blob of one chunk: in one call, for a round waits for several of them."""
+        incoming = self._blobs.receive(pull.digest, chunk.total_bytes)
+        try:
+            incoming.write(chunk)
+            incoming.finish(lambda: pull.stopped is None)
+        finally:
+            incoming.discard()
+
+    async def _pull_rest(self, pull: _Pull, first: Chunk, count: int) -> None:
         incoming = await self._threads(self._blobs.receive, pull.digest, first.total_bytes)
         try:
             await self._threads(incoming.write, first)
-            count = chunk_count(first.total_bytes)
             rest = iter(range(1, count))
             async with asyncio.TaskGroup() as group:
                 for _ in range(min(PARALLEL_CHUNKS_OF_A_BLOB, count - 1)):
@@ -147,8 +164,6 @@ class Fetcher:
             await self._threads(incoming.finish, lambda: pull.stopped is None)
         finally:
             incoming.discard()
-        if pull.stopped is not None:
-            raise pull.stopped
 
     async def _fill(self, pull: _Pull, indices: Iterator[int], incoming: IncomingBlob) -> None:
         """Fetch and store chunk after chunk until `indices`, which several of these share, is empty."""

@@ -65,11 +65,17 @@ class Inbox:
     async def get(self) -> Event:
         """The next event; waits for one. Raises `InboxClosedError`."""
         while True:
-            while not self._queue and not self._closed:
-                self._filled.clear()
-                await self._filled.wait()
             if self._closed:
                 raise InboxClosedError
+            event = self.get_waiting()
+            if event is not None:
+                return event
+            self._filled.clear()
+            await self._filled.wait()
+
+    def get_waiting(self) -> Event | None:
+        """The next event, None where none waits or no event is given any more."""
+        while self._queue and not self._closed:
             slot, event = self._queue.popleft()
             if slot is not None:
                 if self._answers.get(slot) is not event:
@@ -78,6 +84,7 @@ class Inbox:
             elif isinstance(event, Received):
                 self._forget(event)
             return event
+        return None
 
     def _forget(self, message: Received) -> None:
         left = self._waiting_bytes[message.peer] - len(message.data)

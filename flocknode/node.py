@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from math import isfinite
@@ -66,6 +66,10 @@ Observer = Callable[[Notify], None]
 
 LONGEST_TURN_S = 0.005
 """For how long events are handled before the event loop serves its sockets and timers again."""
+
+
+LONGEST_GATHERING_S = 0.002
+"""For how long events are handled before the first of their records is committed."""
 
 
 COMMAND_INTERVAL_S = 0.5
@@ -208,29 +212,42 @@ class Node:
                 event = await self._inbox.get()
             except InboxClosedError:
                 return
-            effects = self._engine.handle(event, int(time.monotonic() * 1000))
+            effects = self._handle(event)
+            if any(isinstance(effect, Persist | PutBlob) for effect in effects):
+                # What waits for this node anyway shares the commit that is due now.
+                commit_by = loop.time() + LONGEST_GATHERING_S
+                while loop.time() < commit_by and (more := self._inbox.get_waiting()) is not None:
+                    effects += self._handle(more)
             if effects:
                 await self._perform(effects)
             if loop.time() - turn_began > LONGEST_TURN_S:
                 await asyncio.sleep(0)
                 turn_began = loop.time()
 
-    async def _perform(self, effects: Sequence[Effect]) -> None:
-        durable: list[Persist | PutBlob] = []
+    def _handle(self, event: Event) -> list[Effect]:
+        """The effects of an event. What they cancel is not given to the engine any more, performed or not."""
+        effects = self._engine.handle(event, int(time.monotonic() * 1000))
         for effect in effects:
-            if isinstance(effect, Persist | PutBlob):
-                durable.append(effect)
-                continue
-            if durable:
-                await self._make_durable(durable)
-                durable = []
-            if isinstance(effect, DropBlob):
-                self._fetcher.abandon(effect.digest)
-                await self._on_files(self._blobs.drop, effect.digest)
-            else:
-                self._issue(effect)
-        if durable:
-            await self._make_durable(durable)
+            if isinstance(effect, SetTimer | CancelTimer):
+                self._cancel_timer(effect.key)
+            elif isinstance(effect, RunJob | CancelJob):
+                self._inbox.revoke(("job", effect.key))
+        return effects
+
+    async def _perform(self, effects: Sequence[Effect]) -> None:
+        """Perform what is durable first, in one transaction, and then the rest, each in its order.
+
+        A crash undoes whatever is not durable, so no crash can tell this from performing one by one. A blob
+        is dropped at its place: nothing behind it comes earlier.
+        """
+        for span in _until_drops(effects):
+            await self._make_durable([effect for effect in span if isinstance(effect, Persist | PutBlob)])
+            for effect in span:
+                if isinstance(effect, DropBlob):
+                    self._fetcher.abandon(effect.digest)
+                    await self._on_files(self._blobs.drop, effect.digest)
+                elif not isinstance(effect, Persist | PutBlob):
+                    self._issue(effect)
 
     async def _make_durable(self, batch: Sequence[Persist | PutBlob]) -> None:
         # Blobs first: a crash in between leaves a blob that no record names, never a record without its blob.
@@ -360,6 +377,16 @@ class Node:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
+
+
+def _until_drops(effects: Sequence[Effect]) -> Iterator[Sequence[Effect]]:
+    """The effects cut behind each `DropBlob`."""
+    start = 0
+    for index, effect in enumerate(effects):
+        if isinstance(effect, DropBlob):
+            yield effects[start : index + 1]
+            start = index + 1
+    yield effects[start:]
 
 
 def _told(standing: Standing) -> dict[str, object]:

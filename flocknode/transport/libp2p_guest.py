@@ -15,6 +15,8 @@ from typing import Any, Protocol
 import trio
 from attrs import define, field
 
+from flocknode.transport.libp2p_polling import polled_by
+
 _log = logging.getLogger(__name__)
 
 _FIRST_RESTART_S = 0.05
@@ -122,13 +124,14 @@ class TrioRun:
         self._active = True
         self._idle.clear()
         self._backoff.begin()
-        trio.lowlevel.start_guest_run(
-            self._root,
-            run_sync_soon_threadsafe=self._wake_soon,
-            run_sync_soon_not_threadsafe=self._step_soon,
-            done_callback=self._ended,
-            host_uses_signal_set_wakeup_fd=True,
-        )
+        with polled_by(self._loop):
+            trio.lowlevel.start_guest_run(
+                self._root,
+                run_sync_soon_threadsafe=self._wake_soon,
+                run_sync_soon_not_threadsafe=self._step_soon,
+                done_callback=self._ended,
+                host_uses_signal_set_wakeup_fd=True,
+            )
 
     def _wake_soon(self, step: Callable[[], object]) -> None:
         self._loop.call_soon_threadsafe(step)

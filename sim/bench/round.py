@@ -10,17 +10,19 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import median
+from typing import Protocol
 
 from attrs import frozen
 
 from flocknode.config import load_node_dir
-from flocknode.demo.fleet import Fleet, preload
+from flocknode.demo.fleet import Fleet, no_wraps, preload
 from flocknode.demo.plan import free_addresses, seeded_draw
 from flocknode.demo.watch import watch
 from flocknode.founding import Plan, found
 from flocknode.learning.synthetic import SYNTHETIC
 from flocknode.observe.follow import Follower
 from flocknode.observe.report import phase_bytes, phase_seconds, upload_bytes
+from flocknode.wraps import Wraps
 
 FLOAT32_BYTES = 4
 
@@ -43,12 +45,38 @@ class RoundBench:
     accepted: int
 
 
+class Watcher(Protocol):
+    """Who looks at the nodes while they run."""
+
+    def enter(self, index: int) -> Wraps:
+        """In the new process of a node, before it is one; see `Fleet`."""
+
+    def began(self, fleet: Fleet) -> None:
+        """The first round has ended: what comes counts."""
+
+    def ended(self, fleet: Fleet) -> None:
+        """The last round has ended; the nodes still run."""
+
+
+class _Nobody:
+    def enter(self, index: int) -> Wraps:
+        return no_wraps(index)
+
+    def began(self, fleet: Fleet) -> None: ...
+
+    def ended(self, fleet: Fleet) -> None: ...
+
+
+NOBODY: Watcher = _Nobody()
+
+
 def bench_round(
     nodes: int,
     dimension: int,
     rounds: int,
     profile: str,
     progress: Callable[[int], None] = lambda ended: None,
+    watcher: Watcher = NOBODY,
 ) -> RoundBench:
     """Run `rounds` + 1 rounds among `nodes` processes; `progress` hears how many have ended, again and again.
 
@@ -65,9 +93,12 @@ def bench_round(
         directories = [load_node_dir(path) for path in found(Path(root), plan, seeded_draw(0))]
         preload(directories[0])
         follower = Follower(directories[0].genesis, [directory.path for directory in directories])
-        with Fleet([directory.path for directory in directories]) as fleet:
+        with Fleet([directory.path for directory in directories], watcher.enter) as fleet:
             fleet.start_all()
+            watch(fleet, follower, 1, lambda: progress(len(follower.rounds)))
+            watcher.began(fleet)
             watch(fleet, follower, rounds + 1, lambda: progress(len(follower.rounds)))
+            watcher.ended(fleet)
     logs = {directory.peer: log for directory, log in zip(directories, follower.logs, strict=True)}
     counted = follower.rounds[1 : rounds + 1]
     return RoundBench(

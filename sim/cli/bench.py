@@ -77,6 +77,54 @@ def whole_round(nodes: int, dimension: int, rounds: int, profile: str) -> None:
         raise click.ClickException(str(error)) from error
 
 
+@bench.command(name="profile", short_help="What the nodes do in a round, and how often.")
+@click.option("--nodes", default=8, show_default=True, help="Node processes.")
+@click.option("--dimension", default=50_000, show_default=True, help="Weights of the model.")
+@click.option("--rounds", default=20, show_default=True, help="Rounds that are watched; one more goes first.")
+@PROFILE
+@click.option("--sample", default=2, show_default=True, help="Nodes whose stacks are sampled.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    required=True,
+    help="Directory for profile.json and profile.md.",
+)
+def profile_command(nodes: int, dimension: int, rounds: int, profile: str, sample: int, out: Path) -> None:
+    """Watch the nodes of `flocknode bench round`: CPU time by part, the top functions, and what they count.
+
+    Needs py-spy (the extra [profile]), Linux, and the right to look into one's own processes. Messages,
+    bytes, transactions, signatures and wakeups are counted at every node; stacks are sampled at a few.
+
+    \b
+    Example:
+      flocknode bench profile --nodes 8 --rounds 20 --out profile
+    """
+    from flocknode.demo.threads import start_no_thread_pools
+
+    start_no_thread_pools()
+    from flocknode.config import ConfigError
+    from flocknode.demo.options import DemoError
+    from sim.bench.profiling.profile import profile_rounds, render, write
+    from sim.bench.profiling.sampling import ProfileError
+
+    try:
+        with click.progressbar(length=rounds + 1, label=f"{nodes} nodes", file=sys.stderr) as bar:
+            result = profile_rounds(
+                nodes,
+                dimension,
+                rounds,
+                profile,
+                range(min(max(sample, 1), nodes)),
+                lambda ended: bar.update(min(ended, rounds + 1) - bar.pos),
+            )
+        write(result, out)
+        click.echo(render(result))
+    except OSError as error:
+        raise click.ClickException(f"{error.filename or out}: {error.strerror}") from error
+    except (ConfigError, DemoError, ProfileError) as error:
+        raise click.ClickException(str(error)) from error
+
+
 @bench.command(name="sim", short_help="Whole rounds in the simulator.")
 @click.option("--nodes", default=50, show_default=True, help="Engines in one process.")
 @click.option("--rounds", default=100, show_default=True, help="Rounds that every node ends.")
