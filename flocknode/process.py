@@ -39,8 +39,8 @@ EXPECTED = (
 
 
 SWITCH_INTERVAL_S = 0.0002
-"""A record that has become durable on its thread is waited for by the whole network: it must not wait itself for
-five milliseconds, the usual interval, until the event loop lets go of the interpreter."""
+"""The network waits for what becomes durable on a thread of its own; that thread must not wait in turn, five
+milliseconds as is usual, until the event loop lets go of the interpreter."""
 
 
 def main(directory: Path, console: bool = False, wraps: Wraps = NO_WRAPS) -> NoReturn:
