@@ -95,9 +95,22 @@ def profile_command(nodes: int, dimension: int, rounds: int, profile: str, sampl
     Needs py-spy (the extra [profile]), Linux, and the right to look into one's own processes. Messages,
     bytes, transactions, signatures and wakeups are counted at every node; stacks are sampled at a few.
 
+    `flocknode sim figures all --out DIR` sets two of them side by side: DIR/profile/profile-before.json and
+    DIR/profile/profile-after.json, each a profile.json that was renamed. The two want the same options, the
+    same machine, and the same hour. Since watching slows a round, DIR/profile/rounds.json may tell of rounds
+    that nobody watched, `flocknode bench round` before and after in turn (sim/figures/profile/read.py has its
+    form).
+
     \b
-    Example:
+    Examples:
       flocknode bench profile --nodes 8 --rounds 20 --out profile
+    Before a change, after it, and the section about both:
+      flocknode bench profile --out /tmp/before
+      flocknode bench profile --out /tmp/after
+      mkdir -p docs/results/profile
+      cp /tmp/before/profile.json docs/results/profile/profile-before.json
+      cp /tmp/after/profile.json docs/results/profile/profile-after.json
+      flocknode sim figures all --out docs/results --collect
     """
     from flocknode.demo.threads import start_no_thread_pools
 

@@ -36,8 +36,8 @@ def everything(
     left out. Finished runs are kept under DIR and not made again, so a stopped command goes on where it was.
 
     Times want a quiet machine and FLock's runs want all of it, so the parts can be made apart, in any order,
-    on different days, and collected at the end. A profile of a node in DIR/profile/profile.json becomes a
-    section of its own (sim/figures/told.py has its form).
+    on different days, and collected at the end. What a node does in a round, before and after changes, is
+    told where DIR/profile has it: `flocknode bench profile --help` says how to make it.
 
     \b
     Examples:
@@ -50,6 +50,7 @@ def everything(
     from flocknode.demo.threads import start_no_thread_pools
 
     start_no_thread_pools()
+    from sim.figures.plots import FigureError
     from sim.figures.results import default_document, read_all, write_results
     from sim.figures.told import ToldError
 
@@ -70,11 +71,11 @@ def everything(
             context.invoke(vcdfl, out=out, quick=quick)
             _compare(context, out, quick)
         told = read_all(out)
-        if not told.claims:
+        if told.empty:
             raise click.ClickException(f"{out}: nothing is finished there; leave out --collect to make it")
         target = document or default_document(out)
         write_results(told, out, target)
-    except ToldError as error:
+    except (FigureError, ToldError) as error:
         raise click.ClickException(str(error)) from error
     except OSError as error:
         raise click.ClickException(f"{error.filename or out}: {error.strerror}") from error

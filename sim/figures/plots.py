@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 from math import ceil, log10
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +28,15 @@ DASHES = ("-", "--", "-.", ":")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 MARKS_PER_CURVE = 8
 CONFIDENCE = 0.95
+STYLE: Final[Any] = {
+    "svg.hashsalt": "flocknode",
+    "svg.fonttype": "path",
+    "font.family": "DejaVu Sans",
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+}
+"""Settings of matplotlib."""
 PANEL_INCHES = (4.4, 3.3)
 PNG_DOTS_PER_INCH = 110
 PNG_COLOURS = 256
@@ -133,16 +142,7 @@ def draw(panels: Sequence[Panel], stem: Path, columns: int = 2) -> tuple[Path, P
         raise FigureError("figures need matplotlib: pip install 'flocknode[figures]'") from error
     columns = min(columns, len(panels))
     rows = ceil(len(panels) / columns)
-    with matplotlib.rc_context(
-        {
-            "svg.hashsalt": "flocknode",
-            "svg.fonttype": "path",
-            "font.family": "DejaVu Sans",
-            "font.size": 9,
-            "axes.spines.top": False,
-            "axes.spines.right": False,
-        }
-    ):
+    with matplotlib.rc_context(STYLE):
         # Figure without pyplot: savefig then picks Agg and SVG by itself, and no window system is touched.
         width = PANEL_INCHES[0] * columns
         figure = Figure(figsize=(width, PANEL_INCHES[1] * rows + 0.5), layout="constrained")

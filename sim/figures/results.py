@@ -14,22 +14,25 @@ from sim.bench.peers.runs import LOST, SKIPPED
 from sim.bench.peers.summary import SOURCE, undecided
 from sim.figures.claims import Claim, claim_list
 from sim.figures.flock import sources
+from sim.figures.markdown import table_row
+from sim.figures.profile import section
+from sim.figures.profile.claims import BUDGET, profile_claims
+from sim.figures.profile.picture import draw_parts
+from sim.figures.profile.read import PROFILE, ToldProfile, read_profile
 from sim.figures.told import (
     PEERS,
     ToldChapter,
     ToldComparison,
     ToldFigure,
-    ToldProfile,
     read_chapter,
     read_comparison,
-    read_profile,
 )
 from sim.figures.vcdfl import claims as vcdfl
 
 CHAPTERS = ("flock", "vcdfl")
 PAPERS = (sources.FLOCK, vcdfl.PAPER)
 PLAINLY_OURS = (sources.OURS, SOURCE)
-GOALS = (sources.FLOCK_REMARK, vcdfl.OURS)
+GOALS = (sources.FLOCK_REMARK, vcdfl.OURS, BUDGET)
 """Sources of claims that are goals of this project; those of the comparison with peers all are."""
 QUICK = "--quick"
 QUICK_NOTE = "**Made with --quick, at small sizes: nothing to quote.**"
@@ -46,12 +49,16 @@ class Told:
     profile: ToldProfile | None
 
     @property
+    def empty(self) -> bool:
+        return self.peers is None and self.profile is None and not any(self.chapters.values())
+
+    @property
     def by_figure(self) -> tuple[tuple[str, Claim], ...]:
         """Every claim after the title of what it is about, in the order of the document."""
         figures = [figure for chapter in self.chapters.values() if chapter for figure in chapter.figures]
         parts = [(figure.title, figure.claims) for figure in figures]
         parts += [(render.TITLE, self.peers.goals)] if self.peers else []
-        parts += [(self.profile.title, self.profile.claims)] if self.profile else []
+        parts += [(section.TITLE, profile_claims(self.profile))] if self.profile else []
         return tuple((title, claim) for title, claims in parts for claim in claims)
 
     @property
@@ -77,7 +84,9 @@ def default_document(out: Path) -> Path:
 
 
 def write_results(told: Told, out: Path, document: Path) -> None:
-    """Write `document`, its links leading into `out`. OSError."""
+    """Write `document`, its links leading into `out`, and the picture of a profile. FigureError, OSError."""
+    if told.profile is not None and told.profile.by_file:
+        draw_parts(told.profile, out / PROFILE / section.PICTURE)
     document.parent.mkdir(parents=True, exist_ok=True)
     document.write_text(results_markdown(told, out, document))
 
@@ -103,7 +112,7 @@ def results_markdown(told: Told, out: Path, document: Path) -> str:
     for name, chapter in told.chapters.items():
         parts += _chapter(name, chapter, out, at)
     parts += _peers(told.peers, out, at)
-    parts += _profile(told.profile, at)
+    parts += section.markdown(told.profile, at) if told.profile else []
     return "\n\n".join(parts) + "\n"
 
 
@@ -120,7 +129,8 @@ def claim_table(claims: Sequence[tuple[str, Claim]]) -> str:
     """One line a claim: what it is about, whose it is, what is claimed and measured, and the verdict."""
     lines = ["| about | claimed by | claim | measured here | verdict |", "|---|---|---|---|---|"]
     lines += [
-        _line([title, whose(claim), claim.statement, claim.found, _verdict(claim)]) for title, claim in claims
+        table_row([title, whose(claim), claim.statement, claim.found, _verdict(claim)])
+        for title, claim in claims
     ]
     return "\n".join(lines)
 
@@ -129,14 +139,10 @@ def _verdict(claim: Claim) -> str:
     return claim.verdict if claim.holds else f"**{claim.verdict}**"
 
 
-def _line(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
-
-
 def _machines(told: Told) -> str:
     by_part = {chapter.title: chapter.machine for chapter in told.chapters.values() if chapter}
     by_part |= {render.TITLE: told.peers.machine} if told.peers else {}
-    by_part |= {told.profile.title: told.profile.machine} if told.profile else {}
+    by_part |= {section.TITLE: told.profile.machine} if told.profile else {}
     machines = dict.fromkeys(by_part.values())
     return "\n".join(
         f"- {', '.join(part for part, other in by_part.items() if other == machine)}: {machine}."
@@ -152,9 +158,9 @@ def _goals(told: Told) -> list[str]:
     lines = ["| goal | how it is decided | measured here | met |", "|---|---|---|---|"]
     for goal in told.goals:
         met = "yes" if goal.holds else "**no**"
-        lines.append(_line([goal.statement, goal.rule, goal.found, met]))
+        lines.append(table_row([goal.statement, goal.rule, goal.found, met]))
     open_ = undecided(told.peers.goals if told.peers else ())
-    lines += [_line([name, "", "not measured", "**open**"]) for name in open_]
+    lines += [table_row([name, "", "not measured", "**open**"]) for name in open_]
     text = f"{len(told.goals) - len(missed)} goals are met, {len(missed)} are missed"
     return [f"{text}, {len(open_)} were not measured.", "\n".join(lines)]
 
@@ -206,7 +212,7 @@ def _quick(command: str) -> list[str]:
     return [QUICK_NOTE] if QUICK in shlex.split(command) else []
 
 
-# -- peers and profile -----------------------------------------------------------------------------
+# -- peers -----------------------------------------------------------------------------------------
 
 
 def _peers(peers: ToldComparison | None, out: Path, at: str) -> list[str]:
@@ -235,16 +241,3 @@ def _peers(peers: ToldComparison | None, out: Path, at: str) -> list[str]:
         f"made; all are listed. {summary(peers.goals)}",
         *sections,
     ]
-
-
-def _profile(profile: ToldProfile | None, at: str) -> list[str]:
-    if profile is None:
-        return []
-    parts = [f"## {profile.title}", f"    {profile.command}", profile.text]
-    for table in profile.tables:
-        rule = "|" + "---|" * len(table.columns)
-        parts += [f"### {table.title}", "\n".join([_line(table.columns), rule, *map(_line, table.rows)])]
-    for picture in profile.pictures:
-        parts += [f"### {picture.title}", f"![{picture.title}]({at}profile/{picture.file})", picture.text]
-    parts += [claim_list(profile.claims)] if profile.claims else []
-    return [*parts, _made(profile.command, profile.seeds)]

@@ -1,9 +1,8 @@
-"""Reading back what chapters, the comparison with peers and a profile left in a directory."""
+"""Reading back what chapters and the comparison with peers left in a directory."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,6 @@ from sim.bench.peers.summary import ClientRow, RoundRow
 from sim.figures.claims import Claim
 
 PEERS = "peers"
-PROFILE = Path("profile") / "profile.json"
 
 
 class ToldError(ValueError):
@@ -64,48 +62,13 @@ class ToldComparison:
         return ", ".join(map(str, sorted({run.seed for run in self.runs})))
 
 
-@frozen(kw_only=True)
-class ToldTable:
-    title: str
-    columns: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-
-
-@frozen(kw_only=True)
-class ToldPicture:
-    """`file`: beside profile.json. `text`: one paragraph, what is seen."""
-
-    title: str
-    file: str
-    text: str
-
-
-@frozen(kw_only=True)
-class ToldProfile:
-    """DIR/profile/profile.json, which whoever profiles a node during rounds writes.
-
-    An object with the strings `title`, `command`, `seeds`, `machine`, `text` (what was done, what is seen),
-    and optional lists: `tables` of {title, columns, rows}, cells being strings or numbers; `pictures` of
-    {title, file, text}, files lying beside it; `claims`, each as `sim.figures.claims.Claim.to_json` gives it.
-    """
-
-    title: str
-    command: str
-    seeds: str
-    machine: str
-    text: str
-    tables: tuple[ToldTable, ...] = ()
-    pictures: tuple[ToldPicture, ...] = ()
-    claims: tuple[Claim, ...] = ()
-
-
 def read_chapter(out: Path, name: str) -> ToldChapter | None:
     """None where it was not made yet. ToldError for damaged files."""
     path, claims_path = out / f"{name}.json", out / f"{name}-claims.json"
     if not path.exists():
         return None
-    claims = {data["name"]: data for data in _read(claims_path)}
-    data = _read(path)
+    claims = {data["name"]: data for data in read_json(claims_path)}
+    data = read_json(path)
     try:
         figures = tuple(
             ToldFigure(
@@ -125,7 +88,7 @@ def read_comparison(out: Path) -> ToldComparison | None:
     path = out / PEERS / RESULTS
     if not path.exists():
         return None
-    data = _read(path)
+    data = read_json(path)
     try:
         return ToldComparison(
             command=data["command"],
@@ -139,31 +102,8 @@ def read_comparison(out: Path) -> ToldComparison | None:
         raise ToldError(f"{path}: not as `flocknode bench peers` writes it: {error}") from error
 
 
-def read_profile(out: Path) -> ToldProfile | None:
-    """None where nobody made one. ToldError where it is not as `ToldProfile` says."""
-    path = out / PROFILE
-    if not path.exists():
-        return None
-    data = _read(path)
-    try:
-        return ToldProfile(
-            **{
-                **data,
-                "tables": tuple(_table(table) for table in data.get("tables", ())),
-                "pictures": tuple(ToldPicture(**picture) for picture in data.get("pictures", ())),
-                "claims": tuple(Claim.from_json(claim) for claim in data.get("claims", ())),
-            }
-        )
-    except (AttributeError, KeyError, TypeError) as error:
-        raise ToldError(f"{path}: not as sim/figures/told.py says: {error}") from error
-
-
-def _table(data: Mapping[str, Any]) -> ToldTable:
-    rows = tuple(tuple(str(cell) for cell in row) for row in data["rows"])
-    return ToldTable(title=data["title"], columns=tuple(data["columns"]), rows=rows)
-
-
-def _read(path: Path) -> Any:
+def read_json(path: Path) -> Any:
+    """ToldError where it is none."""
     try:
         return json.loads(path.read_text())
     except ValueError as error:

@@ -220,35 +220,6 @@ def test_a_stopped_command_says_how_to_go_on(tmp_path: Path, monkeypatch: pytest
     assert "stopped; the same command goes on from here" in result.output
 
 
-def test_a_profile_becomes_a_section(copied: Path) -> None:
-    claim = told_claims(copied)[0]
-    profile = {
-        "title": "A node during a round",
-        "command": "a command",
-        "seeds": "7",
-        "machine": "a machine",
-        "text": "Where the time goes.",
-        "tables": [{"title": "Before", "columns": ["what", "ms"], "rows": [["a|b", 3]]}],
-        "pictures": [{"title": "Flames", "file": "flames.svg", "text": "Wide is slow."}],
-        "claims": [{**claim, "name": "faster", "statement": "It became faster"}],
-    }
-    path = copied / "profile" / "profile.json"
-    path.parent.mkdir()
-    path.write_text(json.dumps(profile))
-    assert call("sim", "figures", "all", "--out", copied, "--collect").exit_code == 0
-    text = default_document(copied).read_text()
-    section = sections(text, "##")["A node during a round"]
-    assert "| a\\|b | 3 |" in section
-    assert "![Flames](results/profile/flames.svg)" in section
-    assert "Command: `a command`. Seeds: 7." in section
-    assert "A node during a round: a machine." in text
-    assert "| It became faster |" in sections(text, "##")["All claims"]
-    path.write_text('{"title": "only"}')
-    damaged = call("sim", "figures", "all", "--out", copied, "--collect")
-    assert damaged.exit_code == 1
-    assert "profile.json: not as sim/figures/told.py says" in damaged.output
-
-
 def test_files_that_do_not_fit_are_named(copied: Path) -> None:
     (copied / "flock-claims.json").write_text("[]")
     result = call("sim", "figures", "all", "--out", copied, "--collect")

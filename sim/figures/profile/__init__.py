@@ -1,0 +1,1 @@
+"""A node during a round, before and after changes: from what `flocknode bench profile` wrote to a section."""
