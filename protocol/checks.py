@@ -10,6 +10,7 @@ from protocol.admission import inadmissible
 from protocol.certificates import certificate_holds
 from protocol.context import RoundContext
 from protocol.envelope import Statement, open_envelope
+from protocol.keys import Agreed
 from protocol.ledger.block import Block
 from protocol.ledger.state import LedgerState
 from protocol.messages import Certificate
@@ -20,6 +21,9 @@ from protocol.round import Opener, apply_block
 
 class Checks:
     """Works everything out anew: the checks of a node that runs alone."""
+
+    agreed: Agreed | None = None
+    """Where the keys of all who share this object remember their agreements; None: each for itself."""
 
     def open(self, data: bytes, network: bytes, *, stripped: bool = False) -> Statement:
         """`protocol.envelope.open_envelope`; raises `WireError`."""

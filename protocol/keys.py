@@ -7,6 +7,7 @@ keys and randomness are arguments: nothing here draws any.
 import functools
 import hashlib
 import hmac
+from collections.abc import MutableMapping
 
 import attrs
 from attrs import frozen
@@ -29,6 +30,10 @@ _BASE58_VALUE = {character: value for value, character in enumerate(_BASE58)}
 _PEER_ID_PREFIX = bytes.fromhex("002408011220")
 _PEER_NAME_CHARACTERS = 52
 _ZERO_NONCE = bytes(12)
+
+
+Agreed = MutableMapping[tuple[bytes, bytes], bytes]
+"""Shared secrets by the two public keys, in ascending order."""
 
 
 class PeerNameError(ValueError):
@@ -126,14 +131,14 @@ def short_name(peer: PeerId) -> str:
 class AgreementKey:
     """An X25519 key pair (RFC 7748), loaded once for many agreements: half the work of `agree` each.
 
-    AgreementError unless `secret` is 32 bytes. Its text form shows the public key only.
+    AgreementError unless `secret` is 32 bytes. Its text form shows the public key only. `agreed` is what it
+    remembers: a node seals to the others and opens what they sealed to it.
     """
 
     secret: bytes = attrs.field(repr=False)
     public: bytes = attrs.field(init=False, repr=lambda public: public.hex())
     _key: X25519PrivateKey = attrs.field(init=False, repr=False, eq=False)
-    _agreed: dict[bytes, bytes] = attrs.field(factory=dict, init=False, repr=False, eq=False)
-    """By public key: a node seals to the others and opens what they sealed to it."""
+    agreed: Agreed = attrs.field(factory=dict, repr=False, eq=False)
 
     def __attrs_post_init__(self) -> None:
         if len(self.secret) != KEY_BYTES:
@@ -150,13 +155,14 @@ class AgreementKey:
         """
         if len(public) != KEY_BYTES:
             raise AgreementError(f"an X25519 public key is {KEY_BYTES} bytes, got {len(public)}")
-        known = self._agreed.get(public)
+        pair = (self.public, public) if self.public < public else (public, self.public)
+        known = self.agreed.get(pair)
         if known is None:
             try:
                 known = self._key.exchange(X25519PublicKey.from_public_bytes(public))
             except ValueError as error:
                 raise AgreementError("the X25519 shared secret is all zero") from error
-            self._agreed[public] = known
+            self.agreed[pair] = known
         return known
 
     def channel(self, public: bytes) -> "Channel":

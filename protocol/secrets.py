@@ -12,7 +12,7 @@ from functools import cached_property
 from attrs import field, frozen
 
 from protocol.codec import bytes_of, digest
-from protocol.keys import AgreementKey, agreement_secret, derive, prove_possession
+from protocol.keys import Agreed, AgreementKey, agreement_secret, derive, prove_possession
 
 SECRET_BYTES = 32
 
@@ -30,7 +30,8 @@ class RoundSecrets:
     """The secrets of one node in one round, 32 bytes each. The text form shows none.
 
     `mask_secret` and `seal_secret` are X25519 keys, `self_seed` is b_i, `check_seed` rho_i and `z` z_i
-    of docs/PROTOCOL.md section 3; the others never leave the node.
+    of docs/PROTOCOL.md section 3; the others never leave the node. `agreed` is where its keys remember what
+    they agreed on; None: each for itself.
     """
 
     mask_secret: bytes = field(repr=False, validator=_secret)
@@ -43,9 +44,10 @@ class RoundSecrets:
     vote_salt: bytes = field(repr=False, validator=_secret)
     training_seed: bytes = field(repr=False, validator=_secret)
     seal_secret: bytes = field(repr=False, validator=_secret)
+    agreed: Agreed | None = field(default=None, repr=False, eq=False)
 
     @staticmethod
-    def derive(round_seed: bytes, network: bytes, round_: int) -> RoundSecrets:
+    def derive(round_seed: bytes, network: bytes, round_: int, agreed: Agreed | None = None) -> RoundSecrets:
         """All secrets of the round from `round_seed` (32 bytes), each under its own label."""
 
         def secret(name: str) -> bytes:
@@ -62,17 +64,21 @@ class RoundSecrets:
             vote_salt=secret("vote salt"),
             training_seed=secret("training"),
             seal_secret=agreement_secret(secret("seal")),
+            agreed=agreed,
         )
 
     @cached_property
     def mask_key(self) -> AgreementKey:
         """The key pair that agrees on pairwise masks, loaded once."""
-        return AgreementKey(self.mask_secret)
+        return self._key(self.mask_secret)
 
     @cached_property
     def seal_key(self) -> AgreementKey:
         """The key pair that shares are sealed with, loaded once."""
-        return AgreementKey(self.seal_secret)
+        return self._key(self.seal_secret)
+
+    def _key(self, secret: bytes) -> AgreementKey:
+        return AgreementKey(secret) if self.agreed is None else AgreementKey(secret, self.agreed)
 
     @property
     def mask_public(self) -> bytes:

@@ -35,6 +35,7 @@ STATES = 64
 RELEASES = 1_024
 COMMITMENTS = 256
 SEEDS = 1_024
+AGREEMENTS = 16_384
 
 
 class Remembered(Generic[K, V]):
@@ -61,10 +62,24 @@ class Remembered(Generic[K, V]):
         return value
 
 
+class Latest(dict[K, V]):
+    """As many entries as `limit`: the oldest goes when there is one more."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__()
+        self._limit = limit
+
+    def __setitem__(self, key: K, value: V) -> None:
+        super().__setitem__(key, value)
+        if len(self) > self._limit:
+            del self[next(iter(self))]
+
+
 class SharedChecks(Checks):
     """Of one network."""
 
     def __init__(self) -> None:
+        self.agreed = Latest[tuple[bytes, bytes], bytes](AGREEMENTS)
         self._opened: Remembered[tuple[bytes, bytes, bool], Statement] = Remembered(OPENED_BYTES)
         self._admitted: Remembered[bytes, tuple[Statement, LedgerState]] = Remembered(OPENED_BYTES)
         self._signed: Remembered[bytes, tuple[bytes, bytes]] = Remembered(SIGNATURES)

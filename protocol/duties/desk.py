@@ -101,7 +101,8 @@ class Desk:
 
     def secrets(self, round_: int) -> RoundSecrets:
         seed = self.round_seed(round_)
-        return self.worked_out("secrets", seed, lambda: RoundSecrets.derive(seed, self.rules.network, round_))
+        network, agreed = self.rules.network, self.checks.agreed
+        return self.worked_out("secrets", seed, lambda: RoundSecrets.derive(seed, network, round_, agreed))
 
     def my_secrets(self) -> RoundSecrets:
         if self.memory.secrets is None:
