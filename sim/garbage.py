@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import gc
 
-YOUNG, MIDDLE, OLD = 200_000, 20, 20
+YOUNG, MIDDLE, OLD = 1_000_000, 20, 20
 """Of `gc.set_threshold`."""
 
 
