@@ -17,7 +17,7 @@ from flocknode.learning.loading import load_task
 from flocknode.learning.task import fedavg
 from sim.bench.peers.adapter import adapt
 from sim.bench.peers.compare import Comparison, compare, prepare_interpreters, write_comparison
-from sim.bench.peers.isolation import Finished, descendants, log_tail, run_isolated
+from sim.bench.peers.isolation import Finished, descendants, log_tail, readable, run_isolated
 from sim.bench.peers.own_client import measure as measure_own_client
 from sim.bench.peers.plan import CLIENT, FULL, QUICK, ROUND, Case, RunPlan
 from sim.bench.peers.render import client_table, round_table, run_table, to_markdown
@@ -271,3 +271,25 @@ def test_a_stored_run_of_other_rounds_is_made_again(tmp_path: Path) -> None:
     for rounds, outcome in ((ROUND_CASE.rounds, DONE), (ROUND_CASE.rounds + 1, SKIPPED)):
         stored.write_text(json.dumps(evolve(round_run("flower", 1), rounds=rounds).to_json()))
         assert perform(run, plan, none, tmp_path).outcome == outcome
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        (
+            '  File "/home/a/env/lib/python3.11/site-packages/grpc/_server.py", line 9',
+            '"grpc/_server.py", line 9',
+        ),
+        (
+            '  File "/usr/lib/python3.11/concurrent/futures/thread.py", line 167',
+            '"concurrent/futures/thread.py"',
+        ),
+        ('  File "/home/a/peers/path/sim/bench/peers/adapter.py", line 20', '"sim/bench/peers/adapter.py"'),
+        ('  File "/home/a/script.py", line 1', '"script.py", line 1'),
+        ("\x1b[90m[ \x1b[92mINFO\x1b[0m ] done", "[ INFO ] done"),
+    ],
+)
+def test_last_words_name_no_place_on_this_machine(line: str, told: str) -> None:
+    assert told in readable(line)
+    assert "/home" not in readable(line)
+    assert "\x1b" not in readable(line)

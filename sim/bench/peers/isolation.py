@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -17,12 +18,16 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+import click
 from attrs import frozen
 
 PR_SET_CHILD_SUBREAPER = 36
 KILL_ROUNDS = 50
 KILL_PAUSE_S = 0.05
 TAIL_LINES = 12
+_FILE = re.compile(r'"(/[^"]+)"')
+_ROOT = re.compile(r"site-packages|path|python3\.\d+")
+"""Directories from which packages are imported; `path` is the one that a run gets."""
 
 
 @frozen
@@ -86,11 +91,24 @@ def descendants(pid: int) -> set[int]:
 
 
 def log_tail(log: Path) -> list[str]:
-    """The last lines that a run wrote."""
+    """The last lines that a run wrote, for readers on other machines."""
     try:
-        return log.read_text(errors="replace").rstrip().splitlines()[-TAIL_LINES:]
+        return [
+            readable(line) for line in log.read_text(errors="replace").rstrip().splitlines()[-TAIL_LINES:]
+        ]
     except OSError:
         return []
+
+
+def readable(line: str) -> str:
+    """Without colours, and with files named by their package, not by where it lies on this machine."""
+    return _FILE.sub(lambda found: f'"{_in_package(Path(found[1]))}"', click.unstyle(line))
+
+
+def _in_package(file: Path) -> Path:
+    parts = file.parts
+    roots = [place for place, part in enumerate(parts) if _ROOT.fullmatch(part)]
+    return Path(*parts[roots[-1] + 1 :]) if roots else Path(file.name)
 
 
 def _adopt_orphans(adopt: bool) -> None:
