@@ -44,7 +44,7 @@ class RoundSecrets:
     vote_salt: bytes = field(repr=False, validator=_secret)
     training_seed: bytes = field(repr=False, validator=_secret)
     seal_secret: bytes = field(repr=False, validator=_secret)
-    agreed: Agreed | None = field(default=None, repr=False, eq=False)
+    agreed: Agreed | None = field(default=None, init=False, repr=False, eq=False)
 
     @staticmethod
     def derive(round_seed: bytes, network: bytes, round_: int, agreed: Agreed | None = None) -> RoundSecrets:
@@ -53,7 +53,7 @@ class RoundSecrets:
         def secret(name: str) -> bytes:
             return _round_secret(round_seed, network, round_, name)
 
-        return RoundSecrets(
+        secrets = RoundSecrets(
             mask_secret=agreement_secret(secret("mask")),
             self_seed=secret("self"),
             check_seed=secret("check"),
@@ -64,8 +64,9 @@ class RoundSecrets:
             vote_salt=secret("vote salt"),
             training_seed=secret("training"),
             seal_secret=agreement_secret(secret("seal")),
-            agreed=agreed,
         )
+        object.__setattr__(secrets, "agreed", agreed)
+        return secrets
 
     @cached_property
     def mask_key(self) -> AgreementKey:
