@@ -25,9 +25,15 @@ TENTH = 100
 
 
 def linear_in(measured: Measured, jobs: Sequence[CostJob], profile: str, step: str, source: str) -> Claim:
-    """Whether a step's time is proportional to the number of weights."""
+    """Whether a step's time is proportional to the number of weights, and what a straight line makes of it.
+
+    Where fixed work weighs, time grows along a straight line and the exponent is below 1.
+    """
     sizes = [job.d for job in jobs]
-    exponent = growth_exponent(sizes, [measured.seconds(job, profile, step) for job in jobs])
+    seconds = [measured.seconds(job, profile, step) for job in jobs]
+    exponent = growth_exponent(sizes, seconds)
+    slope, fixed = np.polyfit(sizes, seconds, 1)
+    straight = float(np.corrcoef(sizes, seconds)[0, 1]) ** 2
     low, high = LINEAR
     return Claim(
         name=f"{step}-linear-{profile}-{min(sizes)}-{max(sizes)}",
@@ -35,8 +41,11 @@ def linear_in(measured: Measured, jobs: Sequence[CostJob], profile: str, step: s
         source=source,
         rule=f"the fitted exponent over {min(sizes):,} to {max(sizes):,} weights is in [{low}, {high}]",
         holds=low <= exponent <= high,
-        found=f"exponent {exponent:.2f}.",
-        numbers={"exponent": exponent},
+        found=(
+            f"exponent {exponent:.2f}; the best straight line is {1e3 * fixed:.1f} ms and "
+            f"{1e9 * slope:.0f} ns a weight, and explains {straight:.0%} of the variance."
+        ),
+        numbers={"exponent": exponent, "fixed_s": float(fixed), "slope_s": float(slope), "r2": straight},
     )
 
 
