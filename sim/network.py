@@ -168,15 +168,14 @@ class Network:
 
     def arrivals(self, source: int, target: int, size: int, now: int) -> list[int]:
         """When a message sent now arrives: no time at all if it is lost, two if it is duplicated."""
-        if (self._partitions or self._cut) and not self.passes(source, target):
+        if not self.passes(source, target):
             return []
-        link = self.link(source, target) if self._overrides or self._impairments else self.model
+        link = self.link(source, target)
         draw = self._random.random
         if link.loss and draw() < link.loss:
             return []
         line = source, target
-        span = link.latency_max_ms - link.latency_min_ms + 1
-        due = self._sent(line, size, link, now) + link.latency_min_ms + int(draw() * span)
+        due = self._sent(line, size, link, now) + link.latency_ms(0, self._random)
         if link.reorder and draw() < link.reorder:
             due += int(draw() * link.late_ms)
         else:

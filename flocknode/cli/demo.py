@@ -9,6 +9,8 @@ from types import FrameType
 
 import click
 
+from flocknode.cli.gamma_option import gamma_option
+
 TASKS = ("mnist", "lending-club", "digits")
 PROFILES = ("hardened", "vcdfl")
 PIPE_WIDTH = 140
@@ -28,14 +30,7 @@ PIPE_WIDTH = 140
     show_default=True,
     help="The aggregation protocol: our hardened one, or VCD-FL as published.",
 )
-@click.option(
-    "--gamma",
-    metavar="TOKENS|adaptive",
-    default="8",
-    show_default=True,
-    help="What a lost vote costs. With adaptive it follows how clear the votes are: docs/PROTOCOL.md "
-    "section 6.",
-)
+@gamma_option
 @click.option(
     "--poison",
     default=0,

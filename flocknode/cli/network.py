@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from flocknode.cli.gamma_option import gamma_option
+
 if TYPE_CHECKING:
     from flocknode.founding import Plan
 
@@ -38,14 +40,7 @@ def network() -> None:
 @click.option("--stake", default=64.0, show_default=True, help="Tokens each node starts with.")
 @click.option("--pool", default=0.0, show_default=True, help="Tokens to reward winners with.")
 @click.option("--pool-rounds", default=100, show_default=True, help="Rounds over which the pool is paid out.")
-@click.option(
-    "--gamma",
-    metavar="TOKENS|adaptive",
-    default="8",
-    show_default=True,
-    help="What a lost vote costs. With adaptive it follows how clear the votes are: docs/PROTOCOL.md "
-    "section 6.",
-)
+@gamma_option
 @click.option("--closed", is_flag=True, help="Draw a pre-shared key, without which nobody can even connect.")
 def init(directory: Path, nodes: tuple[str, ...], closed: bool, **options: Any) -> None:
     """Write genesis, initial model and configuration of every node to DIR/node-0, DIR/node-1 and so on.
