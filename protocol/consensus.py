@@ -187,7 +187,7 @@ class Agreement:
 
     @property
     def is_leader(self) -> bool:
-        return self.leader == self.me
+        return (self._leaders.get(self.safety.view) or self.leader) == self.me
 
     @property
     def may_propose_anew(self) -> bool:

@@ -193,12 +193,13 @@ class Engine:
     def _advance(self) -> None:
         """Duties, judgements, Readys and proposals, until nothing more is due."""
         talks = self.negotiation
-        while self._look or talks.moved:
-            self._due |= talks.moved
-            self._look = talks.moved = False
-            if self._due:
-                self._due = advance(self.desk)
-            talks.advance(self._now)
+        woken = self._due
+        while woken or self._look or talks.moved:
+            look, due = self._look or talks.moved, self._due or talks.moved
+            self._look = talks.moved = woken = False
+            self._due = due and advance(self.desk)
+            if look or self._due:
+                talks.advance(self._now)
 
     def _start(self, event: Start) -> None:
         """Take up what survived: the chain, secrets, shares, own statements, and the safety state."""
@@ -288,7 +289,7 @@ class Engine:
         self._due |= statement.sender == self.me or (
             statement.kind in self._looked_at and makes_due(self.desk, statement)
         )
-        self._look |= self.negotiation.is_concerned(statement.kind) or self._due
+        self._look |= self.negotiation.is_concerned(statement.kind)
 
     def _keep_contribution(self, statement: Statement) -> None:
         """Its commitment is needed until the round is verified, and nobody else may have it by then."""

@@ -278,8 +278,13 @@ def _montgomery(twin: bytes) -> bytes:
 def derive(secret: bytes, *labels: bytes) -> bytes:
     """32 bytes of HKDF-SHA256 (RFC 5869) of `secret`, no salt; info = every label after its 8-byte length.
 
-    For 32 bytes that is two one-shot HMACs.
+    For 32 bytes that is two HMACs.
     """
     info = b"".join([len(label).to_bytes(8, "big") + label for label in labels])
-    extracted = hmac.digest(bytes(32), secret, "sha256")
-    return hmac.digest(extracted, info + b"\x01", "sha256")
+    extracting = _EXTRACT.copy()
+    extracting.update(secret)
+    return hmac.digest(extracting.digest(), info + b"\x01", "sha256")
+
+
+_EXTRACT = hmac.new(bytes(32), digestmod="sha256")
+"""HKDF's first step, before its secret: "no salt" is a key of zeros, prepared once."""

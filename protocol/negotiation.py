@@ -95,7 +95,7 @@ class Negotiation:
 
     def _new_agreement(self, safety: Safety) -> Agreement:
         state, params = self.desk.state, self.desk.rules.params
-        adverts = tuple(a.peer for a in state.learning.adverts if a.peer in state.validators)
+        adverts = tuple(a.peer for a in state.learning.adverts if state.is_validator(a.peer))
         return Agreement(
             me=self.desk.me,
             network=self.desk.rules.network,

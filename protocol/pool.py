@@ -125,11 +125,11 @@ class Pool:
         """Drop the statements of finished rounds; transactions stay until they are applied or void."""
         self.version += 1
         transaction = int(Kind.TRANSACTION)
-        for slot in [s for s in self._by_slot if s[0] < round_ and s[1] != transaction]:
-            del self._by_id[self._by_slot.pop(slot).id]
-        for rows in (self._slots, self._changes):
-            for key in [k for k in rows if k[0] < round_ and k[1] != transaction]:
-                del rows[key]
+        for row in [row for row in self._slots if row[0] < round_ and row[1] != transaction]:
+            for slot in self._slots.pop(row):
+                del self._by_id[self._by_slot.pop(slot).id]
+        for row in [row for row in self._changes if row[0] < round_ and row[1] != transaction]:
+            del self._changes[row]
         for slot in [s for s in self.conflicts if s.round < round_]:
             for statement in self.conflicts.pop(slot):
                 self._conflicting_by_id.pop(statement.id, None)

@@ -174,13 +174,13 @@ class Readiness:
     def _count(self) -> Tally:
         """The Readys at hand, counted again only once there is another."""
         if self._tally is None:
-            said = [(peer, s.body) for peer, s in sorted(self._readys.items()) if isinstance(s.body, Ready)]
+            said = [(peer, s.body) for peer, s in self._readys.items() if isinstance(s.body, Ready)]
             self._tally = Tally(self.desk.state.validators, said)
         return self._tally
 
     def next_block(self) -> Block | None:
         """The block that this node, as the leader, can put before the others now."""
-        if not self.is_validator or not self._agreement().may_propose_anew:
+        if not self._agreement().may_propose_anew or not self.is_validator:
             return None
         state, rules = self.desk.state, self.desk.rules
         body = compose(state, rules, self._count(), self.desk.pool, self.desk.memory.findings)

@@ -52,21 +52,21 @@ class Repair:
 
     def tell(self, peer: bytes, *, reply: bool = False) -> None:
         """Say what I hold."""
-        d = self.desk
-        roster = d.state.validators
-        have = Have(
-            d.state.height,
-            self._told(),
-            bitmap(roster, set(d.memory.packages)),
-            reply,
-        )
-        self.outbox.send(peer, d.state.round, Kind.HAVE, have)
+        self.outbox.send(peer, self.desk.state.round, Kind.HAVE, self._have(reply))
 
     def tell_some(self, peers: Iterable[bytes], draw: Callable[[int], int]) -> None:
-        """Tell `FANOUT` of these peers, chosen by `draw(n)`, a number below n."""
+        """Tell `FANOUT` of these peers, chosen by `draw(n)`, a number below n, all in the same words."""
         candidates = sorted(peers)
+        if not candidates:
+            return
+        statement = self.outbox.signed(self.desk.state.round, Kind.HAVE, self._have(reply=False))
         for _ in range(min(FANOUT, len(candidates))):
-            self.tell(candidates.pop(draw(len(candidates))))
+            self.outbox.send_statement(candidates.pop(draw(len(candidates))), statement)
+
+    def _have(self, reply: bool) -> Have:
+        d = self.desk
+        packages = bitmap(d.state.validators, set(d.memory.packages))
+        return Have(d.state.height, self._told(), packages, reply)
 
     # -- answering -----------------------------------------------------------------------------
 

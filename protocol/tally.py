@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Set
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 from protocol.certificates import more_than_third, quorum
 from protocol.messages import Held, Kind, Ready
@@ -47,11 +47,15 @@ class Tally:
     def __init__(self, validators: tuple[bytes, ...], readys: Iterable[tuple[bytes, Ready]]) -> None:
         self.validators = validators
         self.readys = dict(sorted(readys))
-        self.held: dict[bytes, dict[int, frozenset[bytes]]] = {
-            peer: {entry.kind: members_of(validators, entry.bitmap) for entry in ready.held}
+        self._attested: dict[int, tuple[bytes, ...]] = {}
+
+    @cached_property
+    def held(self) -> dict[bytes, dict[int, frozenset[bytes]]]:
+        """By peer, then by kind; not read before there is a quorum."""
+        return {
+            peer: {entry.kind: members_of(self.validators, entry.bitmap) for entry in ready.held}
             for peer, ready in self.readys.items()
         }
-        self._attested: dict[int, tuple[bytes, ...]] = {}
 
     @property
     def is_quorum(self) -> bool:

@@ -81,7 +81,7 @@ class Desk:
 
     @property
     def is_proposer(self) -> bool:
-        return self.me in self.learning.proposers
+        return self.me in self.chain.state.learning.proposers
 
     @property
     def is_contributor(self) -> bool:
@@ -166,7 +166,8 @@ class Desk:
     @property
     def advert_round(self) -> int:
         """The round that adverts are collected for now."""
-        return self.state.round + (self.learning.phase is not Phase.ADVERT)
+        state = self.chain.state
+        return state.round + (state.learning.phase is not Phase.ADVERT)
 
     def is_contributor_peer(self, peer: bytes) -> bool:
         return any(contribution.peer == peer for contribution in self.learning.contributors)

@@ -12,10 +12,8 @@ from protocol.sharing import ShareError, SharePackage, check_package, package_fo
 
 
 def advertise(desk: Desk) -> None:
-    if not desk.state.is_validator(desk.me):
-        return
     round_ = desk.advert_round
-    if desk.pool.get(round_, Kind.KEY_ADVERT, desk.me) is None:
+    if desk.pool.get(round_, Kind.KEY_ADVERT, desk.me) is None and desk.state.is_validator(desk.me):
         secrets = desk.secrets(round_)
         proofs = possession_proofs(desk.round_seed(round_), desk.rules.network, round_, desk.me)
         advert = KeyAdvert(secrets.mask_public, secrets.seal_public, *proofs)

@@ -26,7 +26,8 @@ class Supply:
     def __call__(self, node: Node, performed: Sequence[Effect]) -> None:
         if not node.honest or not node.alive:
             return
-        if any(isinstance(effect, Persist) and effect.bucket == durable.BLOCK for effect in performed):
-            found = self._total_of(node)
-            if found != self._total:
-                raise InvariantError(f"node {node.index}: supply is {found}, not {self._total}")
+        for effect in performed:
+            if isinstance(effect, Persist) and effect.bucket == durable.BLOCK:
+                found = self._total_of(node)
+                if found != self._total:
+                    raise InvariantError(f"node {node.index}: supply is {found}, not {self._total}")
