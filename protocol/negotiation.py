@@ -95,13 +95,12 @@ class Negotiation:
 
     def _new_agreement(self, safety: Safety) -> Agreement:
         state, params = self.desk.state, self.desk.rules.params
-        adverts = tuple(a.peer for a in state.learning.adverts if state.is_validator(a.peer))
         return Agreement(
             me=self.desk.me,
             network=self.desk.rules.network,
             round=state.round,
             validators=state.validators,
-            order=adverts or state.validators,
+            order=state.leaders,
             base_ms=params.view_timeout_ms,
             cap_ms=params.max_view_timeout_ms,
             opener=self.cited.open,

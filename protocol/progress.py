@@ -123,9 +123,8 @@ class Look:
         self.sharers = frozenset(bundle.peer for bundle in learning.sharers)
         self.voters = frozenset(learning.voters)
         self._is_proposer = desk.me in self.proposers
-        self._advert_round = desk.advert_round
         self._complaints = desk.pool.changes(state.round, Kind.COMPLAINT)
-        self._adverts = self._following(self._advert_of, Kind.KEY_ADVERT, round_=self._advert_round)
+        self._adverts = _adverts_followed(desk)
         self._bundles = self._following(self._bundle_of, Kind.SHARE_BUNDLE)
         self._contributions = self._following(self._contribution_of, Kind.CONTRIBUTION)
         self._vouchers = self._following(self._voucher_of, Kind.CONTRIBUTION, Kind.RECEIPT, Kind.WITNESS)
@@ -143,11 +142,9 @@ class Look:
             Phase.RECOVER: self._count_seeds,
         }[self.phase]
 
-    def _following(
-        self, judge: Callable[[bytes], Kind | None], *kinds: Kind, round_: int | None = None
-    ) -> Following[Kind]:
-        of_round = self.state.round if round_ is None else round_
-        return Following([self.desk.pool.changes(of_round, kind) for kind in kinds], judge)
+    def _following(self, judge: Callable[[bytes], Kind | None], *kinds: Kind) -> Following[Kind]:
+        changes = self.desk.pool.changes
+        return Following([changes(self.state.round, kind) for kind in kinds], judge)
 
     def held(self) -> tuple[dict[int, Set[bytes]], tuple[bytes, ...]]:
         """What a Ready says now: statements held by kind and subject, and blobs."""
@@ -241,24 +238,19 @@ class Look:
 
     # -- of one peer; who contradicts itself is not attested ---------------------------------------
 
-    def _only(self, round_: int, kind: Kind, peer: bytes, attempt: int = 0) -> Kind | None:
+    def _only(self, kind: Kind, peer: bytes, attempt: int = 0) -> Kind | None:
         """The kind, if one statement of it is held of this peer and none that contradicts it."""
-        return kind if self.desk.pool.has_one(round_, kind, peer, attempt) else None
-
-    def _advert_of(self, peer: bytes) -> Kind | None:
-        if peer not in self.validators:
-            return None
-        return self._only(self._advert_round, Kind.KEY_ADVERT, peer)
+        return kind if self.desk.pool.has_one(self.state.round, kind, peer, attempt) else None
 
     def _bundle_of(self, peer: bytes) -> Kind | None:
         if peer not in self.proposers or peer not in self.validators:
             return None
-        return self._only(self.state.round, Kind.SHARE_BUNDLE, peer)
+        return self._only(Kind.SHARE_BUNDLE, peer)
 
     def _contribution_of(self, peer: bytes) -> Kind | None:
         if peer not in self.sharers or peer not in self.validators:
             return None
-        return self._only(self.state.round, Kind.CONTRIBUTION, peer)
+        return self._only(Kind.CONTRIBUTION, peer)
 
     def _voucher_of(self, peer: bytes) -> Kind | None:
         """What speaks for the upload of a contribution that is attested."""
@@ -270,7 +262,7 @@ class Look:
     def _vote_of(self, peer: bytes) -> Kind | None:
         if peer not in self.voters:
             return None
-        return self._only(self.state.round, Kind.SEALED_VOTE, peer, self.state.learning.ballot)
+        return self._only(Kind.SEALED_VOTE, peer, self.state.learning.ballot)
 
     def _opening_of(self, peer: bytes) -> Kind | None:
         if peer not in self.voters:
@@ -310,3 +302,16 @@ class Look:
             and statement.body.dealer in self.proposers
             and not opening_holds(self.desk, statement.body.dealer, statement.sender)
         }
+
+
+def _adverts_followed(desk: Desk) -> Following[Kind]:
+    """Of whom the advert that is collected now is held: the same for all heights of a round."""
+    pool, round_, validators = desk.pool, desk.advert_round, desk.state.validators
+    kind, voting = Kind.KEY_ADVERT, frozenset(validators)
+
+    def judge(peer: bytes) -> Kind | None:
+        return kind if peer in voting and pool.has_one(round_, kind, peer) else None
+
+    return desk.worked_out(
+        "adverts", (round_, validators), lambda: Following([pool.changes(round_, kind)], judge)
+    )

@@ -7,7 +7,7 @@ at a time; whoever sees that it lacks something itself answers with its own list
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 
 from attrs import define, field
 
@@ -145,25 +145,21 @@ class Repair:
         """What I hold of a kind, written down anew only once something of it has changed."""
         round_ = self.desk.state.round
         if kind == Kind.TRANSACTION:
-            return _Shelf(list(self._held(kind)))
+            return _Shelf(self._held(kind))
         changes = (
             self.desk.pool.changes(round_ + 1, Kind.KEY_ADVERT)
             if kind == _NEXT_ADVERTS
             else self.desk.pool.changes(round_, kind)
         )
-        return self.desk.worked_out(
-            ("shelf", kind), (round_, len(changes)), lambda: _Shelf(list(self._held(kind)))
-        )
+        return self.desk.worked_out(("shelf", kind), (round_, len(changes)), lambda: _Shelf(self._held(kind)))
 
-    def _held(self, kind: int) -> Iterator[Statement]:
+    def _held(self, kind: int) -> list[Statement]:
         pool, round_ = self.desk.pool, self.desk.state.round
         if kind == _NEXT_ADVERTS:
-            yield from pool.of_kind(round_ + 1, Kind.KEY_ADVERT)
-        elif kind == Kind.TRANSACTION:
-            yield from pool.transactions()
-        else:
-            yield from pool.of_kind(round_, Kind(kind))
-            yield from pool.conflicting(round_, Kind(kind))
+            return pool.of_kind(round_ + 1, Kind.KEY_ADVERT)
+        if kind == Kind.TRANSACTION:
+            return list(pool.transactions())
+        return pool.of_kind(round_, Kind(kind)) + list(pool.conflicting(round_, Kind(kind)))
 
     def _send_statements(self, peer: bytes, statements: Iterable[Statement]) -> None:
         batch: list[bytes] = []

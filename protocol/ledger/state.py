@@ -183,12 +183,18 @@ class LedgerState:
         """Has it a vote?"""
         return peer in self._voting
 
+    @cached_property
+    def leaders(self) -> tuple[bytes, ...]:
+        """Who leads in turn: the validators whose adverts are pinned, or all where there are none."""
+        pinned = tuple(a.peer for a in self.learning.adverts if self.is_validator(a.peer))
+        return pinned or self.validators
+
     @property
     def stakes(self) -> dict[bytes, int]:
         """Units by peer, in the order of peers."""
         return {peer: account.stake_units for peer, account in self.accounts}
 
-    @property
+    @cached_property
     def supply_units(self) -> int:
         """All units there are; never changes."""
         return (
