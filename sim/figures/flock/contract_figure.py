@@ -141,5 +141,5 @@ def _claims(outcomes: AloneOutcomes, mistaken: int) -> tuple[Claim, Claim]:
         {g: outcomes.values(mistaken, g, measure).mean(axis=0).tolist() for g in size.all_gammas}
         for measure in MEASURES
     )
-    where = f"of the contract alone with {mistaken} % of honest votes wrong"
+    where = f"the contract alone, {mistaken} % of honest votes wrong"
     return adaptive_claims(size, kept, rounds, f"alone-{mistaken}", where)

@@ -107,7 +107,7 @@ def _claim(outcomes: Outcomes, task: TaskSize) -> Claim:
         name=f"honest-proposers-pay-{task.task}",
         statement=(
             "Honest clients that are drawn as proposers beside a malicious one are slashed with it, because "
-            "roles are random"
+            f"roles are random ({TITLES[task.task]})"
         ),
         source=FLOCK,
         rule="honest proposers lost tokens in spoiled rounds at every eta",

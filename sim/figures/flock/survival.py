@@ -90,7 +90,7 @@ def _shortens(outcomes: Outcomes, task: TaskSize) -> Claim:
     means, size = _means(outcomes, task, "malicious"), outcomes.size
     return Claim(
         name=f"malicious-survival-shortens-{task.task}",
-        statement="The survival time of malicious clients shortens as gamma grows",
+        statement=f"The survival time of malicious clients shortens as gamma grows ({TITLES[task.task]})",
         source=FLOCK,
         rule="the mean over seeds falls from each gamma to the next at every eta",
         holds=all(means[eta, b] < means[eta, a] for eta in size.etas for a, b in pairwise(size.gammas)),
@@ -104,7 +104,10 @@ def _honest_pay(outcomes: Outcomes, task: TaskSize) -> Claim:
     corner = means[size.etas[-1], size.gammas[-1]]
     return Claim(
         name=f"honest-survival-shortens-{task.task}",
-        statement="The survival time of honest clients shortens when both eta and gamma are large",
+        statement=(
+            "The survival time of honest clients shortens when both eta and gamma are large "
+            f"({TITLES[task.task]})"
+        ),
         source=FLOCK,
         rule="the mean at the largest eta and gamma is below those with the least of one of them",
         holds=corner < min(means[size.etas[0], size.gammas[-1]], means[size.etas[-1], size.gammas[0]]),
