@@ -21,7 +21,6 @@ from protocol.secrets import DealerPackage, issue_packages
 from protocol.sortition import default_roles
 from sim.checks import SharedChecks
 from sim.filters import Filter
-from sim.identity import SwiftIdentity
 from sim.invariants.agreement import Agreement
 from sim.invariants.base import Invariant
 from sim.invariants.supply import Supply
@@ -92,7 +91,7 @@ def found(
     `weights`, float32[d]: the first model; by default it is near the origin. `stakes`: those that differ
     from `stake_units`, by member.
     """
-    identities = tuple(SwiftIdentity.from_seed(seeded_bytes(seed, f"identity {i}")) for i in range(nodes))
+    identities = tuple(Identity.from_seed(seeded_bytes(seed, f"identity {i}")) for i in range(nodes))
     draws = Random(seed)
     if weights is None:
         weights = np.array([draws.uniform(-0.1, 0.1) for _ in range(params.dimension)], dtype=np.float32)

@@ -15,10 +15,10 @@ from attrs import evolve, field, frozen
 
 from protocol.engine import Engine
 from protocol.events import Effect, Event, Millis
+from protocol.keys import Identity
 from protocol.sortition import SortitionError
 from sim.checks import SharedChecks
 from sim.founding import Founding, build_world, found, small_params, supply_of, total_units
-from sim.identity import SwiftIdentity
 from sim.invariants.supply import Supply
 from sim.learner import SyntheticLearner, sample_count
 from sim.node import Node
@@ -161,7 +161,7 @@ def rounds_ended(world: World, rounds: int) -> Callable[[World], bool]:
 
 
 @frozen
-class _TimedIdentity(SwiftIdentity):
+class _TimedIdentity(Identity):
     watch: Stopwatch = field(kw_only=True, eq=False, repr=False)
 
     def sign(self, message: bytes) -> bytes:

@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 
-THIRD_PARTY = {"numpy", "numba", "cryptography", "attrs", "attr", "cattrs", "msgpack"}
+THIRD_PARTY = {"numpy", "numba", "cryptography", "nacl", "attrs", "attr", "cattrs", "msgpack"}
 IMPURE = {
     "asyncio", "concurrent", "datetime", "glob", "http", "importlib", "io", "locale", "multiprocessing",
     "os", "pathlib", "platform", "queue", "random", "sched", "secrets", "select", "selectors", "shutil",
@@ -21,6 +21,8 @@ ALLOWED = (set(sys.stdlib_module_names) - IMPURE) | THIRD_PARTY | {"protocol"}
 IMPURE_BUILTINS = {"open", "input", "print", "hash", "__import__", "exec", "eval"}
 # Constructors of the cryptography package that draw their own entropy, and numpy's generators.
 ENTROPY_ATTRIBUTES = {"generate", "generate_key", "generate_private_key", "random", "default_rng"}
+# What may be taken of PyNaCl, many of whose functions draw entropy.
+NACL_NAMES = {"crypto_sign", "crypto_sign_open", "crypto_sign_seed_keypair", "BadSignatureError"}
 
 
 def _python_files(package: str) -> list[Path]:
@@ -37,6 +39,17 @@ def _imports(tree: ast.AST) -> Iterator[tuple[int, str]]:
             yield node.lineno, "." * node.level + (node.module or "")
 
 
+def _of_nacl(node: ast.AST) -> Iterator[str]:
+    if isinstance(node, ast.Import):
+        taken = [alias.name for alias in node.names if alias.name.split(".")[0] == "nacl"]
+    elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "nacl":
+        taken = [alias.name for alias in node.names if alias.name not in NACL_NAMES]
+    else:
+        return
+    for name in taken:
+        yield f"line {node.lineno}: takes {name} of nacl"
+
+
 def _impurities(source: str) -> list[str]:
     tree = ast.parse(source)
     found = []
@@ -46,6 +59,7 @@ def _impurities(source: str) -> list[str]:
         elif module.split(".")[0] not in ALLOWED:
             found.append(f"line {line}: imports {module}")
     for node in ast.walk(tree):
+        found += _of_nacl(node)
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in IMPURE_BUILTINS:
             found.append(f"line {node.lineno}: calls {node.func.id}")
         if isinstance(node, ast.Attribute) and node.attr in ENTROPY_ATTRIBUTES:
@@ -87,6 +101,8 @@ def test_dependencies_point_one_way(package: str, forbidden: set[str]) -> None:
         "k = X25519PrivateKey.generate()",
         "import numpy as np\nx = np.random.default_rng()",
         "open('x')",
+        "from nacl.bindings import randombytes",
+        "import nacl.utils",
     ],
 )
 def test_the_rule_sees_an_offence(source: str) -> None:

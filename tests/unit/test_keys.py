@@ -3,6 +3,9 @@ import hmac
 import itertools
 
 import pytest
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey as OpenSSLSigner
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey as OpenSSLKey
 from hypothesis import given
 from hypothesis import strategies as st
 from libp2p.crypto.ed25519 import Ed25519PublicKey
@@ -10,6 +13,7 @@ from libp2p.peer.id import ID
 
 from protocol.codec import digest
 from protocol.keys import (
+    WITH_TORSION,
     AgreementError,
     AgreementKey,
     Identity,
@@ -26,6 +30,7 @@ from protocol.keys import (
     prove_possession,
     seal,
     short_name,
+    sodium_verifies,
     verify,
 )
 
@@ -88,6 +93,57 @@ def test_a_signature_has_no_second_form() -> None:
     signature = SIGNER.sign(b"message")
     scalar = int.from_bytes(signature[32:], "little") + order
     assert not verify(SIGNER.peer, b"message", signature[:32] + scalar.to_bytes(32, "little"))
+
+
+def openssl_verifies(peer: bytes, message: bytes, signature: bytes) -> bool:
+    try:
+        OpenSSLKey.from_public_bytes(peer).verify(signature, message)
+    except (InvalidSignature, ValueError):
+        return False
+    return True
+
+
+@given(st.binary(min_size=32, max_size=32), st.binary(max_size=300), st.integers(0, 511))
+def test_signatures_are_those_of_openssl(seed: bytes, message: bytes, at: int) -> None:
+    identity, key = Identity.from_seed(seed), OpenSSLSigner.from_private_bytes(seed)
+    signature = identity.sign(message)
+    assert identity.peer == key.public_key().public_bytes_raw()
+    assert signature == key.sign(message)
+    flipped = bytearray(signature)
+    flipped[at // 8] ^= 1 << at % 8
+    for tried in (signature, bytes(flipped)):
+        assert verify(identity.peer, message, tried) == openssl_verifies(identity.peer, message, tried)
+
+
+NEUTRAL = (1).to_bytes(32, "little")
+"""The neutral point; with a scalar of zero, what a key of small order may sign anything by."""
+ORDER_TWO = (2**255 - 20).to_bytes(32, "little")
+NOT_CANONICAL = (2**255 - 18).to_bytes(32, "little")
+"""The neutral point again, written as p + 1."""
+
+
+@pytest.mark.parametrize(
+    ("peer", "message", "signature"),
+    [
+        WITH_TORSION,
+        *(
+            (peer, message, r + bytes(32))
+            for peer in (NEUTRAL, ORDER_TWO, NOT_CANONICAL)
+            for r in (NEUTRAL, ORDER_TWO, NOT_CANONICAL)
+            for message in (b"pay", b"pay more", b"pay all")
+        ),
+        (SIGNER.peer, b"pay", NEUTRAL + bytes(32)),
+        (SIGNER.peer, b"pay", NOT_CANONICAL + bytes(32)),
+    ],
+)
+def test_where_libraries_differ_openssl_decides(peer: bytes, message: bytes, signature: bytes) -> None:
+    assert verify(peer, message, signature) == openssl_verifies(peer, message, signature)
+    assert not sodium_verifies(peer, message, signature)
+
+
+def test_some_of_these_are_accepted() -> None:
+    assert verify(NEUTRAL, b"pay", NEUTRAL + bytes(32))
+    assert not verify(*WITH_TORSION)
 
 
 @given(st.binary(max_size=40), st.binary(max_size=70))

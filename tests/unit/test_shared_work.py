@@ -6,21 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocol.keys import AgreementError, AgreementKey, Identity, verify
+from protocol.keys import AgreementError, AgreementKey
 from protocol.secrets import RoundSecrets
 from sim.checks import AGREEMENTS, Latest, SharedChecks
-from sim.identity import SwiftIdentity
 
 SEEDS = st.binary(min_size=32, max_size=32)
-
-
-@given(SEEDS, st.binary(max_size=300))
-def test_a_swift_identity_is_the_same_peer_and_signs_the_same(seed: bytes, message: bytes) -> None:
-    plain, swift = Identity.from_seed(seed), SwiftIdentity.from_seed(seed)
-    assert isinstance(swift, SwiftIdentity)
-    assert swift.peer == plain.peer
-    assert swift.sign(message) == plain.sign(message)
-    assert verify(plain.peer, message, swift.sign(message))
 
 
 @given(SEEDS, SEEDS)
