@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from libp2p.crypto.ed25519 import Ed25519PublicKey
 from libp2p.peer.id import ID
 
+from protocol import keys
 from protocol.codec import digest
 from protocol.keys import (
     WITH_TORSION,
@@ -139,6 +140,14 @@ NOT_CANONICAL = (2**255 - 18).to_bytes(32, "little")
 def test_where_libraries_differ_openssl_decides(peer: bytes, message: bytes, signature: bytes) -> None:
     assert verify(peer, message, signature) == openssl_verifies(peer, message, signature)
     assert not sodium_verifies(peer, message, signature)
+
+
+def test_a_library_with_other_rules_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keys, "_SODIUM_IS_STRICTER", False)
+    monkeypatch.setattr(keys, "sodium_verifies", lambda *_: pytest.fail("asked"))
+    message = b"for OpenSSL alone"
+    assert verify(SIGNER.peer, message, SIGNER.sign(message))
+    assert not verify(SIGNER.peer, message + b"?", SIGNER.sign(message))
 
 
 def test_some_of_these_are_accepted() -> None:

@@ -69,8 +69,8 @@ def _watched() -> list[tuple[Any, str, tuple[tuple[str, Size], ...]]]:
         (Engine, "handle", (("events handled", _one),)),
         (store, "_write", (("transactions", _one), ("records", lambda given: len(given[1])))),
         (os, "fsync", (("file fsyncs", _one),)),
-        # `verify` remembers what it has checked; it asks for the key once for each check that it makes.
-        (keys, "_public_key", (("signatures checked", _one),)),
+        # `verify` remembers what it has checked; it asks libsodium once for each check that it makes.
+        (keys, "sodium_verifies", (("signatures checked", _one),)),
         (keys.Identity, "sign", (("signatures made", _one),)),
         (selectors.EpollSelector, "select", (("loop passes", _one),)),
         (Counters, "message_in", (("messages in", _one), ("bytes in", lambda given: given[2]))),
