@@ -122,7 +122,12 @@ class ProposalError(ValueError):
 
 
 def leader_of(order: Sequence[bytes], height: int, view: int) -> bytes:
-    """Leaders rotate by view over the pinned adverts, starting at another one for every height."""
+    """Leaders rotate by view over the pinned adverts, starting at another one for every height.
+
+    Nobody leads, b"", where nobody has a vote.
+    """
+    if not order:
+        return b""
     return order[(_leader_offset(height) + view - 1) % len(order)]
 
 

@@ -102,8 +102,9 @@ def sodium_verifies(peer: PeerId, message: bytes, signature: bytes) -> bool:
     return True
 
 
+_PEER = bytes.fromhex("03a107bff3ce10be1d70dd18e74bc09967e4d6309ba50d5f1ddc8664125531b8")
 WITH_TORSION = (
-    bytes.fromhex("03a107bff3ce10be1d70dd18e74bc09967e4d6309ba50d5f1ddc8664125531b8"),
+    _PEER,
     b"torsion",
     bytes.fromhex(
         "6a84d583f06569edb3f5ed77df65544b27d6948b4f0b2cb76f33dd8413b20719"
@@ -112,8 +113,18 @@ WITH_TORSION = (
 )
 """Key, message, and a signature whose R is off by a point of order 8: what accepts it multiplies by the
 cofactor."""
-_SODIUM_IS_STRICTER = not sodium_verifies(*WITH_TORSION)
-"""A later libsodium may multiply by the cofactor, as RFC 8032 permits, and would split the network."""
+SECOND_FORM = (
+    _PEER,
+    b"second form",
+    bytes.fromhex(
+        "50b8261df8b4c3f7374b74bbad2d7493b879b95b37ff257e9ec5bd2183c26fc3"
+        "7dcfa424e7ec8efd9b7afe4d172f4d790c3c40d104e102a2c04021c8bcaf9018"
+    ),
+)
+"""Key, message, and a signature with the group order added to S."""
+_SODIUM_IS_STRICTER = not (sodium_verifies(*WITH_TORSION) or sodium_verifies(*SECOND_FORM))
+"""Another libsodium may multiply by the cofactor, as RFC 8032 permits, or not bound S: it would split the
+network."""
 
 
 @functools.lru_cache(maxsize=4096)

@@ -75,7 +75,8 @@ ONE_MORE = frozenset(
         Kind.VOTE_OPENING,
     }
 )
-"""Those of them of which each adds at most one to whatever is counted, and changes nothing else."""
+"""Those of them of which each adds at most one to whatever is counted, and changes nothing else, as long as
+nobody has complained: an answer to a complaint counts once its dealer's bundle is here."""
 
 
 class Progress:
@@ -174,6 +175,11 @@ class Look:
             case Phase.ADVERT:
                 pass
         return held, blobs
+
+    @property
+    def has_complaints(self) -> bool:
+        """Has a proposer complained about a dealer in this round?"""
+        return bool(self._complaints)
 
     def count(self) -> tuple[int, int]:
         """(have, expected) of what this phase waits for."""
@@ -292,7 +298,7 @@ class Look:
 
     def _unanswered(self) -> set[bytes]:
         """Dealers about whose shares a proposer complained, and who have not opened them in public."""
-        if not self._complaints:
+        if not self.has_complaints:
             return set()
         return {
             statement.body.dealer

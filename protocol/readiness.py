@@ -80,6 +80,8 @@ class Readiness:
         """How many statements of `ONE_MORE` must come in before `track` could do anything."""
         clock = self.desk.clock
         have, expected = counted
+        if look.phase is Phase.SHARE and look.has_complaints:
+            return 0
         steps = expected - have
         marks = [] if clock.most_since_ms is not None else [look.most_of(counted)]
         if not clock.witness_set:

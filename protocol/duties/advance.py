@@ -8,7 +8,7 @@ order. Nothing here acts on a block that is not final.
 from __future__ import annotations
 
 from protocol.duties.aggregate import aggregate, take_sum
-from protocol.duties.check import collect_seeds, lacks_seeds, reveal, verify
+from protocol.duties.check import collect_seeds, lacks_seeds, reveal, take_reveals, verify
 from protocol.duties.contribute import contribute, train
 from protocol.duties.desk import Desk
 from protocol.duties.release import release_checks, release_unmasking
@@ -50,7 +50,7 @@ def makes_due(desk: Desk, statement: Statement) -> bool:
     if statement.kind is Kind.SHARE_BUNDLE:
         return is_awaited(desk, statement.sender)
     if statement.kind is Kind.REVEAL:
-        collect_seeds(desk)
+        take_reveals(desk)
         return not lacks_seeds(desk)
     return True
 

@@ -36,19 +36,29 @@ def reveal(desk: Desk) -> None:
 
 def collect_seeds(desk: Desk) -> None:
     """Every rho_i of U1 that is revealed or can be rebuilt, and the z_i; looks at what is new only."""
-    memory, height, round_ = desk.memory, desk.state.height, desk.state.round
-    reveals = desk.pool.changes(round_, Kind.REVEAL)
-    releases = desk.pool.changes(round_, Kind.SHARE_RELEASE)
-    at_height, reveals_seen, releases_seen = memory.seeds_sought
-    if at_height != height:
-        reveals_seen = releases_seen = 0
-    memory.seeds_sought = (height, len(reveals), len(releases))
+    take_reveals(desk)
+    releases = desk.pool.changes(desk.state.round, Kind.SHARE_RELEASE)
+    height, reveals_seen, releases_seen = seeds_sought(desk)
+    desk.memory.seeds_sought = (height, reveals_seen, len(releases))
+    if len(releases) > releases_seen:
+        rebuild_seeds(desk)
+
+
+def take_reveals(desk: Desk) -> None:
+    """Every rho_i that is revealed, and the z_i: of each reveal that is new its own seed and no other."""
+    reveals = desk.pool.changes(desk.state.round, Kind.REVEAL)
+    height, reveals_seen, releases_seen = seeds_sought(desk)
+    desk.memory.seeds_sought = (height, len(reveals), releases_seen)
     for slot in reveals[reveals_seen:]:
         statement = desk.pool.get_slot(slot)
         if statement is not None and isinstance(statement.body, Reveal):
             take_reveal(desk, statement.sender, statement.body)
-    if len(releases) > releases_seen:
-        rebuild_seeds(desk)
+
+
+def seeds_sought(desk: Desk) -> tuple[int, int, int]:
+    """The height, and how many of its reveals and releases were looked at: none yet at a new one."""
+    sought = desk.memory.seeds_sought
+    return sought if sought[0] == desk.state.height else (desk.state.height, 0, 0)
 
 
 def lacks_seeds(desk: Desk) -> bool:

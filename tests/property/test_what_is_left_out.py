@@ -7,13 +7,16 @@ from pathlib import Path
 import pytest
 
 from protocol import engine
+from protocol.duties.advance import makes_due
 from protocol.duties.desk import Desk
 from protocol.envelope import Statement
+from protocol.ledger.state import Phase
 from protocol.messages import Kind
 from protocol.readiness import Readiness
 from sim.fuzz.draw import draw_scenario, history_seed
 from sim.scenario.manifest import Scenario, load_scenario
 from sim.scenario.run import run_scenario
+from sim.scenes import Scene
 
 SCENARIOS = Path(__file__).parents[2] / "sim" / "scenarios"
 SHIPPED = (
@@ -58,3 +61,19 @@ def test_drawn_histories(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
     lazy = digest_of(scenario, seed)
     look_at_everything(monkeypatch)
     assert digest_of(scenario, seed) == lazy, f"seed {seed}"
+
+
+def test_a_reveal_gives_its_own_seed_and_leaves_rebuilding_to_the_duty() -> None:
+    """One statement that is looked at may add one to what is counted: so many are awaited before a look."""
+    scene = Scene(nodes=7)
+    scene.run_until(scene.observer, Phase.VOTE)
+    desk = scene.engine(scene.observer).desk
+    reveals = desk.pool.of_kind(desk.state.round, Kind.REVEAL)
+    releases = desk.pool.of_kind(desk.state.round, Kind.SHARE_RELEASE)
+    assert len(reveals) > 1
+    assert releases
+    desk.memory.findings.check_seeds.clear()
+    desk.memory.seeds_sought = (desk.state.height, len(reveals) - 1, 0)
+    assert not makes_due(desk, reveals[-1])
+    changes = desk.pool.changes(desk.state.round, Kind.REVEAL)
+    assert set(desk.memory.findings.check_seeds) == {changes[-1].sender}

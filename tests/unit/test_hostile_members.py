@@ -421,3 +421,14 @@ def test_a_phase_that_nothing_can_close_is_abandoned_and_its_check_seeds_still_m
     assert all(scene.change(index) == 0 for index in range(NODES))
     assert_unharmed(scene)
     assert not [r for r in scene.world.reports if isinstance(r.effect, Notify) and r.effect.kind == "fatal"]
+
+
+def test_a_network_that_everybody_has_left_stops_and_no_node_with_it() -> None:
+    scene = Scene(nodes=NODES)
+    for index in range(NODES):
+        scene.world.command(index, encode(Transaction(TransactionKind.LEAVE, 0, scene.peer(index), 0)))
+    scene.end_round(2)
+    assert scene.state.validators == ()
+    height = scene.state.height
+    scene.world.run_for(60_000)  # repair, deadlines and views of nobody
+    assert scene.state.height == height

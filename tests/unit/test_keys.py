@@ -14,6 +14,7 @@ from libp2p.peer.id import ID
 from protocol import keys
 from protocol.codec import digest
 from protocol.keys import (
+    SECOND_FORM,
     WITH_TORSION,
     AgreementError,
     AgreementKey,
@@ -127,6 +128,7 @@ NOT_CANONICAL = (2**255 - 18).to_bytes(32, "little")
     ("peer", "message", "signature"),
     [
         WITH_TORSION,
+        SECOND_FORM,
         *(
             (peer, message, r + bytes(32))
             for peer in (NEUTRAL, ORDER_TWO, NOT_CANONICAL)
