@@ -73,7 +73,7 @@ def adaptive_figure(outcomes: Outcomes) -> Figure:
             f"{rule.lowest_units / MICRO:g}, and at most {rule.calm_units / MICRO:g} while the votes of the "
             f"last {rule.window} rounds were clear, rising to {rule.highest_units / MICRO:g} as they split "
             "(docs/PROTOCOL.md section 6). These numbers were chosen on the same experiments with seeds 11 "
-            "to 18, which no figure uses. It is an option of a network: `flocknode network init --gamma "
+            "to 26, which no figure uses. It is an option of a network: `flocknode network init --gamma "
             "adaptive`; by default gamma is fixed."
         ),
         panels=panels,
