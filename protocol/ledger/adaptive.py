@@ -70,7 +70,7 @@ class AdaptiveGamma:
     """
 
     lowest_units: int = field(default=UNITS, validator=int_range(0, 1 << 50))
-    calm_units: int = field(default=7_500_000, validator=int_range(0, 1 << 50))
+    calm_units: int = field(default=8_500_000, validator=int_range(0, 1 << 50))
     highest_units: int = field(default=16 * UNITS, validator=int_range(0, 1 << 50))
     slope_units: int = field(default=32 * UNITS, validator=int_range(0, 1 << 50))
     window: int = field(default=8, validator=int_range(1, MAX_WINDOW))

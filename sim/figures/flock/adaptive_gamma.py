@@ -72,9 +72,8 @@ def adaptive_figure(outcomes: Outcomes) -> Figure:
             "share of the voters by which the verdict was carried. It is at least "
             f"{rule.lowest_units / MICRO:g}, and at most {rule.calm_units / MICRO:g} while the votes of the "
             f"last {rule.window} rounds were clear, rising to {rule.highest_units / MICRO:g} as they split "
-            "(docs/PROTOCOL.md section 6). These numbers were chosen on the same experiments with seeds 11 "
-            "to 26, which no figure uses. It is an option of a network: `flocknode network init --gamma "
-            "adaptive`; by default gamma is fixed."
+            "(docs/PROTOCOL.md section 6). These numbers were chosen on runs of the contract alone. It is an "
+            "option of a network: `flocknode network init --gamma adaptive`; by default gamma is fixed."
         ),
         panels=panels,
         table=_table(outcomes),
@@ -106,7 +105,7 @@ def _table(outcomes: Outcomes) -> Table:
     return Table(("task", "rounds", "gamma", "eta_percent", "measure", "mean", "low", "high"), tuple(rows))
 
 
-def _claims(outcomes: Outcomes, task: TaskSize) -> tuple[Claim, Claim]:
+def _claims(outcomes: Outcomes, task: TaskSize) -> tuple[Claim, ...]:
     kept, rounds = (
         {g: _values(outcomes, task, g, measure).mean(axis=0).tolist() for g in outcomes.size.all_gammas}
         for measure in (KEPT, SURVIVAL)
@@ -115,19 +114,39 @@ def _claims(outcomes: Outcomes, task: TaskSize) -> tuple[Claim, Claim]:
     return adaptive_claims(outcomes.size, kept, rounds, task.task, where)
 
 
-def adaptive_claims(size: Size, kept: Means, rounds: Means, suffix: str, where: str) -> tuple[Claim, Claim]:
+def adaptive_claims(size: Size, kept: Means, rounds: Means, suffix: str, where: str) -> tuple[Claim, ...]:
     """That honest clients are `kept` (share at the end), and malicious ones evicted after as few `rounds`.
 
     Means over seeds, by gamma and, in lists, by eta; `where` says of what runs.
     """
     largest = size.gammas[-1]
+    worst = min(range(len(size.etas)), key=lambda place: kept[largest][place])
     at = f"at eta {' / '.join(map(str, size.etas))} %"
     return (
+        Claim(
+            name=f"adaptive-saves-honest-{suffix}",
+            statement=(
+                f"Where gamma {largest} keeps the fewest honest clients, the adaptive gamma keeps more than "
+                f"{100 * HONEST_GOAL:.0f} % ({where})"
+            ),
+            source=FLOCK_REMARK,
+            rule=(
+                "mean over seeds of the honest validators left at the end, at the eta at which gamma "
+                f"{largest} leaves the fewest"
+            ),
+            holds=kept[ADAPTIVE][worst] > HONEST_GOAL,
+            found=(
+                f"{100 * kept[ADAPTIVE][worst]:.1f} % at eta {size.etas[worst]} %, where gamma {largest} "
+                f"keeps {100 * kept[largest][worst]:.1f} % and gamma {REFERENCE_GAMMA} "
+                f"{100 * kept[REFERENCE_GAMMA][worst]:.1f} %."
+            ),
+            numbers=_numbers(size, kept),
+        ),
         Claim(
             name=f"adaptive-keeps-honest-{suffix}",
             statement=(
                 f"The adaptive gamma keeps more than {100 * HONEST_GOAL:.0f} % of the honest clients "
-                f"({where})"
+                f"at every eta ({where})"
             ),
             source=FLOCK_REMARK,
             rule="mean over seeds of the honest validators left at the end, at every eta",

@@ -135,7 +135,7 @@ def _table(outcomes: AloneOutcomes) -> Table:
     return Table(("mistaken_percent", "gamma", "eta_percent", "measure", "mean", "low", "high"), tuple(rows))
 
 
-def _claims(outcomes: AloneOutcomes, mistaken: int) -> tuple[Claim, Claim]:
+def _claims(outcomes: AloneOutcomes, mistaken: int) -> tuple[Claim, ...]:
     size = outcomes.size
     kept, rounds = (
         {g: outcomes.values(mistaken, g, measure).mean(axis=0).tolist() for g in size.all_gammas}
