@@ -158,8 +158,10 @@ def test_the_contract_alone_is_judged_apart() -> None:
     alone = AloneOutcomes(MADE_UP, {run: made_up_cell(run) for run in alone_runs(MADE_UP)})
     claims = {claim.name: claim.holds for claim in contract_figure(alone).claims}
     assert claims == {
+        "adaptive-saves-honest-alone-0": True,
         "adaptive-keeps-honest-alone-0": True,
         "adaptive-evicts-alone-0": True,
+        "adaptive-saves-honest-alone-10": False,
         "adaptive-keeps-honest-alone-10": False,
         "adaptive-evicts-alone-10": False,
     }
