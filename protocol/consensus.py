@@ -192,7 +192,7 @@ class Agreement:
 
     @property
     def is_leader(self) -> bool:
-        return (self._leaders.get(self.safety.view) or self.leader) == self.me
+        return self.leader == self.me
 
     @property
     def may_propose_anew(self) -> bool:

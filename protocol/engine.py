@@ -198,6 +198,7 @@ class Engine:
             look, due = self._look or talks.moved, self._due or talks.moved
             self._look = talks.moved = woken = False
             self._due = due and advance(self.desk)
+            # Duties that do nothing change nothing that the agreement looks at.
             if look or self._due:
                 talks.advance(self._now)
 

@@ -87,7 +87,7 @@ def verify(peer: PeerId, message: bytes, signature: bytes) -> bool:
     if _SODIUM_IS_STRICTER and sodium_verifies(peer, message, signature):
         return True
     try:
-        _public_key(peer).verify(signature, message)
+        Ed25519PublicKey.from_public_bytes(peer).verify(signature, message)
     except (InvalidSignature, ValueError):
         return False
     return True
@@ -125,11 +125,6 @@ SECOND_FORM = (
 _SODIUM_IS_STRICTER = not (sodium_verifies(*WITH_TORSION) or sodium_verifies(*SECOND_FORM))
 """Another libsodium may multiply by the cofactor, as RFC 8032 permits, or not bound S: it would split the
 network."""
-
-
-@functools.lru_cache(maxsize=4096)
-def _public_key(peer: PeerId) -> Ed25519PublicKey:
-    return Ed25519PublicKey.from_public_bytes(peer)
 
 
 @functools.lru_cache(maxsize=4096)

@@ -81,7 +81,7 @@ class Desk:
 
     @property
     def is_proposer(self) -> bool:
-        return self.me in self.chain.state.learning.proposers
+        return self.me in self.learning.proposers
 
     @property
     def is_contributor(self) -> bool:

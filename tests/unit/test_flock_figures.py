@@ -177,8 +177,8 @@ def test_the_adaptive_gamma_does_what_it_is_for() -> None:
                 mistaken_percent=0,
                 gamma=gamma,
                 rounds=80,
-                first_seed=101,
-                seeds=24,
+                first_seed=11,
+                seeds=6,
                 clients=50,
             )
         )

@@ -22,7 +22,6 @@ PARTS: Final[tuple[tuple[str, tuple[str, ...]], ...]] = (
         "signature checks",
         (
             "verify (protocol/keys.py",
-            "_public_key (protocol/keys.py",
             "certificate_holds (protocol/certificates.py",
             "keys_are_sound (protocol/pinning.py",
         ),
