@@ -12,6 +12,7 @@ import asyncio
 import fcntl
 import os
 import sqlite3
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -42,6 +43,8 @@ _SCHEMA = f"""
     PRAGMA user_version = {_LAYOUT};
     COMMIT;
 """
+_ROWS = 200
+"""That one statement writes or deletes at most: any SQLite takes 999 parameters."""
 
 
 class StoreError(Exception):
@@ -112,7 +115,7 @@ class Store:
         return await self._on_thread(lambda: _read_all(self._connection, self._path))
 
     async def commit(self, batch: Sequence[Persist]) -> None:
-        """Write `batch`, in its order, durably; where this raises `StoreError`, nothing was written."""
+        """Write `batch`, the last record of each key, durably; where this raises `StoreError`, nothing."""
         await self._on_thread(lambda: _write(self._connection, batch, self._path))
 
     async def close(self) -> None:
@@ -255,10 +258,14 @@ def _read_all(connection: sqlite3.Connection, path: Path) -> Records:
 
 def _write(connection: sqlite3.Connection, batch: Sequence[Persist], path: Path) -> None:
     with _faults_of(path):
+        statements = list(_statements(batch))
+        if len(statements) == 1:
+            connection.execute(*statements[0])  # a transaction by itself
+            return
         connection.execute("BEGIN IMMEDIATE")
         try:
-            for record in batch:
-                _write_record(connection, record)
+            for statement in statements:
+                connection.execute(*statement)
             connection.execute("COMMIT")
         except BaseException:
             if connection.in_transaction:
@@ -266,24 +273,45 @@ def _write(connection: sqlite3.Connection, batch: Sequence[Persist], path: Path)
             raise
 
 
-def _write_record(connection: sqlite3.Connection, record: Persist) -> None:
-    bucket, key, value = record.bucket, record.key, record.value
-    where: tuple[object, ...]
-    if bucket == BLOCKS:
-        table, columns, where = "block", "height", (_height_of(key),)
-    else:
-        table, columns, where = "record", "bucket, key", (bucket, key)
-    if value is None:
-        connection.execute(f"DELETE FROM {table} WHERE ({columns}) = ({_marks(where)})", where)
-    else:
-        row = (*where, value, _checksum(bucket, key, value))
-        connection.execute(
-            f"INSERT OR REPLACE INTO {table} ({columns}, value, crc) VALUES ({_marks(row)})", row
-        )
+def _statements(batch: Sequence[Persist]) -> Iterator[tuple[str, list[object]]]:
+    """SQL and parameters, in few statements: each waits several times for the interpreter's lock."""
+    blocks: list[tuple[object, ...]] = []
+    records: list[tuple[object, ...]] = []
+    deleted: dict[str, list[object]] = defaultdict(list)
+    for (bucket, key), value in {(record.bucket, record.key): record.value for record in batch}.items():
+        stored: object = _height_of(key) if bucket == BLOCKS else key
+        if value is None:
+            deleted[bucket].append(stored)
+        elif bucket == BLOCKS:
+            blocks.append((stored, value, _checksum(bucket, key, value)))
+        else:
+            records.append((bucket, stored, value, _checksum(bucket, key, value)))
+    for rows in _cut(blocks):
+        yield f"INSERT OR REPLACE INTO block (height, value, crc) VALUES {_marks(rows)}", _flat(rows)
+    for rows in _cut(records):
+        yield f"INSERT OR REPLACE INTO record (bucket, key, value, crc) VALUES {_marks(rows)}", _flat(rows)
+    for bucket, keys in deleted.items():
+        for some in _cut(keys):
+            marks = ", ".join("?" * len(some))
+            if bucket == BLOCKS:
+                yield f"DELETE FROM block WHERE height IN ({marks})", list(some)
+            else:
+                yield f"DELETE FROM record WHERE bucket = ? AND key IN ({marks})", [bucket, *some]
 
 
-def _marks(values: Sequence[object]) -> str:
-    return ", ".join("?" * len(values))
+def _cut(rows: Sequence[Result]) -> Iterator[Sequence[Result]]:
+    """As many at a time as one statement takes."""
+    for start in range(0, len(rows), _ROWS):
+        yield rows[start : start + _ROWS]
+
+
+def _marks(rows: Sequence[Sequence[object]]) -> str:
+    marks = f"({', '.join('?' * len(rows[0]))})"
+    return ", ".join([marks] * len(rows))
+
+
+def _flat(rows: Sequence[Sequence[object]]) -> list[object]:
+    return [value for row in rows for value in row]
 
 
 def _height_of(key: bytes) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 from pathlib import Path
@@ -10,6 +11,8 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from flocknode.store import Store
+from protocol.events import Persist
 from protocol.keys import Identity, verify
 from sim.bench.profiling import sampling
 from sim.bench.profiling.counters import COUNTED, Board
@@ -70,7 +73,13 @@ def test_without_py_spy_the_message_says_what_to_install(
         Sampler([os.getpid()], tmp_path)
 
 
-def test_a_forked_node_counts_on_the_board_of_its_launcher() -> None:
+async def open_and_commit(directory: Path) -> None:
+    store = await Store.open(directory)
+    await store.commit([Persist("meta", b"k", b"v"), Persist("meta", b"l", b"v")])
+    await store.close()
+
+
+def test_a_forked_node_counts_on_the_board_of_its_launcher(tmp_path: Path) -> None:
     board = Board(2)
     identity = Identity.from_seed(b"p" * 32)
     pid = os.fork()
@@ -79,10 +88,13 @@ def test_a_forked_node_counts_on_the_board_of_its_launcher() -> None:
         signature = identity.sign(b"profile")
         verify(identity.peer, b"profile", signature)
         verify(identity.peer, b"profile", signature)
+        asyncio.run(open_and_commit(tmp_path))
         os._exit(0)
     assert os.waitpid(pid, 0)[1] == 0
     counts = dict(zip(COUNTED, board.read()[1], strict=True))
     assert (counts["signatures made"], counts["signatures checked"]) == (1, 1)
+    assert (counts["transactions"], counts["records"]) == (1, 2)
+    assert min(counts["us in transactions"], counts["CPU us in transactions"]) > 0
     assert not board.read()[0].any()
 
 

@@ -59,6 +59,28 @@ def test_a_batch_is_written_in_its_order(tmp_path: Path) -> None:
     assert read(tmp_path) == {"a": {b"k": b"2"}}
 
 
+def test_any_batches_leave_what_writing_one_by_one_leaves(tmp_path: Path) -> None:
+    """Also with more records than one statement takes, and keys that come again in one batch."""
+    random_ = random.Random(7)
+    expected: Records = {}
+    batches = []
+    for size in (1, 1, 2, 7, 50, 199, 200, 201, 900):
+        batch = []
+        for _ in range(size):
+            bucket = random_.choice(("block", "share", "safety"))
+            key = random_.randrange(2 * size).to_bytes(8, "big")
+            value = None if random_.random() < 0.4 else random_.randbytes(random_.randrange(40))
+            batch.append(Persist(bucket, key, value))
+            records = expected.setdefault(bucket, {})
+            records.pop(key, None)
+            if value is not None:
+                records[key] = value
+        batches.append(batch)
+    write(tmp_path, *batches)
+    assert sum(map(len, expected.values())) > 400
+    assert read(tmp_path) == {bucket: records for bucket, records in expected.items() if records}
+
+
 async def test_commits_reach_the_disk_before_they_return(tmp_path: Path) -> None:
     store = await Store.open(tmp_path)
     names = ("journal_mode", "synchronous")

@@ -10,6 +10,7 @@ import mmap
 import os
 import selectors
 from collections.abc import Callable, Sequence
+from time import perf_counter_ns, thread_time_ns
 from typing import Any, Final
 
 import numpy as np
@@ -19,6 +20,8 @@ COUNTED: Final = (
     "events handled",
     "transactions",
     "records",
+    "us in transactions",
+    "CPU us in transactions",
     "file fsyncs",
     "signatures checked",
     "signatures made",
@@ -28,7 +31,8 @@ COUNTED: Final = (
     "bytes in",
     "bytes out",
 )
-"""A transaction of the ledger is one fsync more. Bytes are payload, chunks of blobs included."""
+"""A transaction of the ledger is one fsync more, and most of its time is waiting: for the disk, and for the
+interpreter's lock, on a thread of its own. Bytes are payload, chunks of blobs included."""
 
 
 class Board:
@@ -49,6 +53,9 @@ class Board:
         for owner, attribute, counts in _watched():
             positions = [(cell[name], size) for name, size in counts]
             setattr(owner, attribute, _counting(getattr(owner, attribute), row, positions))
+        for owner, attribute, (wall, cpu) in _timed():
+            timed = _timing(getattr(owner, attribute), row, cell[wall], cell[cpu])
+            setattr(owner, attribute, timed)
 
 
 Size = Callable[[Sequence[Any]], int]
@@ -80,6 +87,13 @@ def _watched() -> list[tuple[Any, str, tuple[tuple[str, Size], ...]]]:
     ]
 
 
+def _timed() -> list[tuple[Any, str, tuple[str, str]]]:
+    """Which calls are timed, with the names of their microseconds and of their thread's CPU microseconds."""
+    from flocknode import store
+
+    return [(store, "_write", ("us in transactions", "CPU us in transactions"))]
+
+
 def _counting(
     call: Callable[..., Any], row: npt.NDArray[np.int64], counts: Sequence[tuple[int, Size]]
 ) -> Callable[..., Any]:
@@ -89,3 +103,15 @@ def _counting(
         return call(*arguments, **named)
 
     return counted
+
+
+def _timing(call: Callable[..., Any], row: npt.NDArray[np.int64], wall: int, cpu: int) -> Callable[..., Any]:
+    def timed(*arguments: Any, **named: Any) -> Any:
+        began_ns, cpu_began_ns = perf_counter_ns(), thread_time_ns()
+        try:
+            return call(*arguments, **named)
+        finally:
+            row[wall] += (perf_counter_ns() - began_ns) // 1000
+            row[cpu] += (thread_time_ns() - cpu_began_ns) // 1000
+
+    return timed

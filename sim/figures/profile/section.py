@@ -24,8 +24,10 @@ TITLE = "A node during a round, before and after"
 PICTURE = "profile-parts"
 CHANGES = (
     "What was changed between the two (CHANGELOG.md): a node's event loop watches trio's sockets itself; the "
-    "records of all events that wait share one transaction; threads hand over to each other within 0.2 ms "
-    "(`sys.setswitchinterval`); a fetched blob of one chunk is stored in one call to the thread for files."
+    "records of all events that wait share one transaction, of few statements; signatures are checked by "
+    "libsodium; duties and the agreement are woken by what concerns them; threads hand over to each other "
+    "within 0.2 ms (`sys.setswitchinterval`); a fetched blob of one chunk is stored in one call to the "
+    "thread for files."
 )
 NOTHING = "–"
 
@@ -127,7 +129,9 @@ def _parts(told: ToldProfile, at: str) -> list[str]:
         "### CPU time by part",
         f"[![CPU time by part]({at}{PICTURE}.png)]({at}{PICTURE}.svg)",
         "Shares of the samples of threads at work. The milliseconds of a node and round are share times CPU "
-        "time, so they are as exact as the samples are many; CPU time is of all nodes, samples are of some.",
+        "time, so they are as exact as the samples are many; CPU time is of all nodes, samples are of some. "
+        "A thread at work may also be waiting, for a processor, the disk or the interpreter's lock: what the "
+        "ledger's thread itself computes is counted above, as CPU us in transactions.",
         table(columns, rows),
     ]
 
