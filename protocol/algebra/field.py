@@ -39,7 +39,7 @@ _WORD_MASK = np.uint32(2**31 - 1)
 _BLOCK = np.uint64(64)
 
 # 128 words hold one rejected value on average; the stream is produced in pieces that stay in the L2 cache.
-_PIECE_WORDS = 2**14
+_PIECE_WORDS = 2**16
 _ZEROS = bytes(ELEMENT_BYTES * _PIECE_WORDS)
 
 
@@ -302,6 +302,11 @@ def _absorb(acc: FieldVec, start: int, words: FieldVec, negate: bool) -> int:
     return int(position)
 
 
+def _piece(missing: int) -> int:
+    """Words to draw at once: enough for the missing elements and the rejections to expect, up to a bound."""
+    return min(_PIECE_WORDS, missing + missing // 64 + 8)
+
+
 def expand_into(acc: FieldVec, seed: bytes, label: bytes, sign: int) -> None:
     """acc += sign * expand(seed, label, acc.size), in place, without holding the expansion.
 
@@ -316,13 +321,11 @@ def expand_into(acc: FieldVec, seed: bytes, label: bytes, sign: int) -> None:
         raise FieldError("expand_into: the accumulator is not a contiguous, writable uint32 vector")
     keystream = Cipher(algorithms.AES256(_hkdf(seed, label)), modes.CTR(bytes(16))).encryptor()
     # The cipher's interface demands room for one more block than it writes, less a byte.
-    buffer = bytearray(len(_ZEROS) + 16)
+    buffer = bytearray(ELEMENT_BYTES * _piece(acc.size) + 16)
     zeros = memoryview(_ZEROS)
     position = 0
     while position < acc.size:
-        # Enough for what is missing and its expected rejections, in whole words.
-        missing = acc.size - position
-        wanted = min(_PIECE_WORDS, missing + missing // 64 + 8)
+        wanted = _piece(acc.size - position)
         written = keystream.update_into(zeros[: ELEMENT_BYTES * wanted], buffer)
         words = np.frombuffer(buffer, dtype="<u4", count=written // ELEMENT_BYTES)
         position = _absorb(acc, position, words, sign < 0)
