@@ -70,9 +70,9 @@ class AdaptiveGamma:
     """
 
     lowest_units: int = field(default=UNITS, validator=int_range(0, 1 << 50))
-    calm_units: int = field(default=8_500_000, validator=int_range(0, 1 << 50))
-    highest_units: int = field(default=16 * UNITS, validator=int_range(0, 1 << 50))
-    slope_units: int = field(default=32 * UNITS, validator=int_range(0, 1 << 50))
+    calm_units: int = field(default=8 * UNITS, validator=int_range(0, 1 << 50))
+    highest_units: int = field(default=9 * UNITS, validator=int_range(0, 1 << 50))
+    slope_units: int = field(default=40 * UNITS, validator=int_range(0, 1 << 50))
     window: int = field(default=8, validator=int_range(1, MAX_WINDOW))
     prior_margin_permille: int = field(default=300, validator=int_range(0, PERMILLE))
     prior_rounds: int = field(default=2, validator=int_range(1, 1 << 16))

@@ -231,6 +231,21 @@ def test_each_claim_fails_where_it_is_refuted(name: str, results: dict[FlockRun,
     assert [claim for claim, holds in judged(results).items() if not holds] == [name]
 
 
+@pytest.mark.parametrize(
+    "change", [{"survival_malicious": [13]}, {"alive_honest": [0.94] * 17}], ids=["too slow", "too dear"]
+)
+def test_the_goal_of_the_adaptive_gamma_is_missed_where_either_half_is(change: RunResult) -> None:
+    """At the eta at which gamma 16 keeps the fewest honest clients."""
+    results = {run: made_up(run) for run in MADE_UP.runs()}
+    for run, result in results.items():
+        if run.malicious_percent == 40:
+            if run.gamma == max(MADE_UP.gammas):
+                result["alive_honest"] = [0.5] * 17
+            if run.gamma == ADAPTIVE:
+                result.update(change)
+    assert not judged(results)["adaptive-saves-honest"]
+
+
 def test_a_vote_that_does_not_save_the_model_is_told() -> None:
     results = {run: made_up(run) for run in MADE_UP.runs()}
     for run, result in results.items():

@@ -290,13 +290,13 @@ def test_a_clear_verdict_costs_more_while_votes_are_split() -> None:
 
 
 def test_gamma_by_the_formula_in_rationals() -> None:
-    # Recent margin (8 * 1/4 + 2 * 0.3) / 10 = 0.26, so the ceiling is 8.5 + 7.5 * 0.48 = 12.1 tokens.
+    # Recent margin (8 * 1/4 + 2 * 0.3) / 10 = 0.26, so the ceiling is 8 + 1 * 0.48 = 8.48 tokens.
     past = [Tally(10, 16)] * 8
-    assert RULE.ceiling_units(past) == 12_100_000
-    assert RULE.gamma_units(past, Tally(10, 16)) == 8 * MICRO
-    assert RULE.gamma_units(past, Tally(16, 16)) == 12_100_000
+    assert RULE.ceiling_units(past) == 8_480_000
+    assert RULE.gamma_units(past, Tally(9, 16)) == 5 * MICRO
+    assert RULE.gamma_units(past, Tally(16, 16)) == 8_480_000
     # Only the last `window` rounds count.
-    assert RULE.ceiling_units([Tally(0, 16)] * 99 + past) == 12_100_000
+    assert RULE.ceiling_units([Tally(0, 16)] * 99 + past) == 8_480_000
 
 
 def test_no_member_moves_gamma_far() -> None:

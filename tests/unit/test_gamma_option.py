@@ -27,7 +27,7 @@ def test_a_number_is_tokens_and_adaptive_is_the_rule() -> None:
     assert gamma_settings("2.5") == {"gamma_units": 2_500_000}
     assert gamma_settings("adaptive") == {"adaptive_gamma": AdaptiveGamma()}
     assert describe_gamma(evolve(PARAMS, **gamma_settings("2.5"))) == "2.50"
-    assert describe_gamma(evolve(PARAMS, **gamma_settings("adaptive"))) == "adaptive, 1.00 to 16.00"
+    assert describe_gamma(evolve(PARAMS, **gamma_settings("adaptive"))) == "adaptive, 1.00 to 9.00"
 
 
 @pytest.mark.parametrize("text", ["", "-1", "nan", "inf", "much"])

@@ -72,8 +72,9 @@ def adaptive_figure(outcomes: Outcomes) -> Figure:
             "share of the voters by which the verdict was carried. It is at least "
             f"{rule.lowest_units / MICRO:g}, and at most {rule.calm_units / MICRO:g} while the votes of the "
             f"last {rule.window} rounds were clear, rising to {rule.highest_units / MICRO:g} as they split "
-            "(docs/PROTOCOL.md section 6). These numbers were chosen on runs of the contract alone. It is an "
-            "option of a network: `flocknode network init --gamma adaptive`; by default gamma is fixed."
+            "(docs/PROTOCOL.md section 6). These numbers were chosen on the same experiments with seeds 21 "
+            "to 36, which no figure uses. It is an option of a network: `flocknode network init --gamma "
+            "adaptive`; by default gamma is fixed."
         ),
         panels=panels,
         table=_table(outcomes),
@@ -127,18 +128,21 @@ def adaptive_claims(size: Size, kept: Means, rounds: Means, suffix: str, where: 
             name=f"adaptive-saves-honest-{suffix}",
             statement=(
                 f"Where gamma {largest} keeps the fewest honest clients, the adaptive gamma keeps more than "
-                f"{100 * HONEST_GOAL:.0f} % ({where})"
+                f"{100 * HONEST_GOAL:.0f} % and evicts malicious ones at least as fast as gamma "
+                f"{REFERENCE_GAMMA} ({where})"
             ),
             source=FLOCK_REMARK,
             rule=(
-                "mean over seeds of the honest validators left at the end, at the eta at which gamma "
-                f"{largest} leaves the fewest"
+                "means over seeds of the honest validators left at the end and of malicious survival, at the "
+                f"eta at which gamma {largest} leaves the fewest"
             ),
-            holds=kept[ADAPTIVE][worst] > HONEST_GOAL,
+            holds=kept[ADAPTIVE][worst] > HONEST_GOAL
+            and rounds[ADAPTIVE][worst] <= rounds[REFERENCE_GAMMA][worst],
             found=(
                 f"{100 * kept[ADAPTIVE][worst]:.1f} % at eta {size.etas[worst]} %, where gamma {largest} "
                 f"keeps {100 * kept[largest][worst]:.1f} % and gamma {REFERENCE_GAMMA} "
-                f"{100 * kept[REFERENCE_GAMMA][worst]:.1f} %."
+                f"{100 * kept[REFERENCE_GAMMA][worst]:.1f} %; {rounds[ADAPTIVE][worst]:.1f} rounds, where "
+                f"gamma {REFERENCE_GAMMA} needs {rounds[REFERENCE_GAMMA][worst]:.1f}."
             ),
             numbers=_numbers(size, kept),
         ),
@@ -161,7 +165,7 @@ def adaptive_claims(size: Size, kept: Means, rounds: Means, suffix: str, where: 
             name=f"adaptive-evicts-{suffix}",
             statement=(
                 f"The adaptive gamma evicts malicious clients at least as fast as gamma {REFERENCE_GAMMA} "
-                f"({where})"
+                f"at every eta ({where})"
             ),
             source=FLOCK_REMARK,
             rule="mean over seeds of malicious survival, no longer at any eta",

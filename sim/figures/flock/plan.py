@@ -99,7 +99,7 @@ class Size:
 FULL = Size(
     tasks=(
         TaskSize(task=LENDING_CLUB, seeds=8, accuracy_rounds=100, contract_rounds=160),
-        TaskSize(task=MNIST, seeds=5, accuracy_rounds=80, contract_rounds=80),
+        TaskSize(task=MNIST, seeds=12, accuracy_rounds=80, contract_rounds=80),
     )
 )
 QUICK = Size(
