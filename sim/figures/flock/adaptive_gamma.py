@@ -72,9 +72,9 @@ def adaptive_figure(outcomes: Outcomes) -> Figure:
             "share of the voters by which the verdict was carried. It is at least "
             f"{rule.lowest_units / MICRO:g}, and at most {rule.calm_units / MICRO:g} while the votes of the "
             f"last {rule.window} rounds were clear, rising to {rule.highest_units / MICRO:g} as they split "
-            "(docs/PROTOCOL.md section 6). These numbers were chosen on the same experiments with seeds 21 "
-            "to 36, which no figure uses. It is an option of a network: `flocknode network init --gamma "
-            "adaptive`; by default gamma is fixed."
+            "(docs/PROTOCOL.md section 6). These numbers were chosen on the same experiments at eta 40 % "
+            "with seeds 21 to 36, which no figure uses. It is an option of a network: `flocknode network "
+            "init --gamma adaptive`; by default gamma is fixed."
         ),
         panels=panels,
         table=_table(outcomes),
