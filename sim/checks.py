@@ -6,7 +6,7 @@ worked out anew. Only what holds is remembered; what fails is found out again by
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import deque
 from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
 
@@ -18,7 +18,7 @@ from protocol.context import RoundContext
 from protocol.envelope import Statement, open_envelope
 from protocol.ledger.block import Block
 from protocol.ledger.state import LedgerState
-from protocol.messages import KIND_RULES, MESSAGE_BYTES, STATEMENT_KINDS, Certificate, Kind
+from protocol.messages import KIND_RULES, MESSAGE_BYTES, Certificate, Kind
 from protocol.params import ProtocolParams
 from protocol.pinning import ReleasedShares, Rules, check_seed_matches, commitment_fits, shares_in
 from protocol.round import Opener, apply_block
@@ -39,24 +39,23 @@ AGREEMENTS = 16_384
 
 
 class Remembered(Generic[K, V]):
-    """A dict whose values weigh at most `limit` together; the oldest go first."""
+    """A dict whose values weigh at most `limit` together; those whose keys are oldest go first."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._held = 0
         self._entries: dict[K, V] = {}
-        self._weights: OrderedDict[K, int] = OrderedDict()
+        self._weights: deque[tuple[K, int]] = deque()
         self.get: Callable[[K], V | None] = self._entries.get
 
     def keep(self, key: K, value: V, weight: int = 1) -> V:
-        """Remember a value that is not None, and return it."""
-        if key in self._entries:
-            self._held -= self._weights.pop(key)
+        """Remember a value that is not None, and return it. A key keeps its first weight."""
+        if key not in self._entries:
+            self._weights.append((key, weight))
+            self._held += weight
         self._entries[key] = value
-        self._weights[key] = weight
-        self._held += weight
         while self._held > self._limit:
-            oldest, its_weight = self._weights.popitem(last=False)
+            oldest, its_weight = self._weights.popleft()
             del self._entries[oldest]
             self._held -= its_weight
         return value
@@ -80,8 +79,10 @@ class SharedChecks(Checks):
 
     def __init__(self) -> None:
         self.agreed = Latest[tuple[bytes, bytes], bytes](AGREEMENTS)
-        self._opened: Remembered[tuple[bytes, bytes, bool], Statement] = Remembered(OPENED_BYTES)
-        self._admitted: Remembered[bytes, tuple[Statement, LedgerState]] = Remembered(OPENED_BYTES)
+        self._opened: Remembered[bytes, Statement] = Remembered(OPENED_BYTES)
+        self._admitted: Remembered[tuple[bytes, int], tuple[Statement, LedgerState]] = Remembered(
+            OPENED_BYTES
+        )
         self._signed: Remembered[bytes, tuple[bytes, bytes]] = Remembered(SIGNATURES)
         self._certificates: Remembered[tuple[Certificate, bytes, tuple[bytes, ...]], bool] = Remembered(
             CERTIFICATES
@@ -92,21 +93,28 @@ class SharedChecks(Checks):
         self._states: Remembered[tuple[bytes, bytes, bytes], LedgerState] = Remembered(STATES)
 
     def open(self, data: bytes, network: bytes, *, stripped: bool = False) -> Statement:
-        key = (data, network, stripped)
-        return self._opened.get(key) or self._opened.keep(
-            key,
-            open_envelope(data, network, stripped=stripped, verify=self.verify),
-            STATEMENT_BYTES + len(data),
-        )
+        known = self._opened.get(data)
+        if (
+            known is not None
+            and known.envelope.network == network
+            and not (stripped and known.envelope.payload)
+        ):
+            return known
+        opened = open_envelope(data, network, stripped=stripped, verify=self.verify)
+        return self._opened.keep(data, opened, STATEMENT_BYTES + len(data))
 
     def inadmissible(self, statement: Statement, state: LedgerState, rules: Rules) -> str | None:
-        """Nodes share their states and what they have opened, so sameness is that of the objects."""
-        known = self._admitted.get(statement.id)
+        """Nodes share their states and what they have opened, so sameness is that of the objects.
+
+        Around each block some are asked after it and some before it, in turn.
+        """
+        key = statement.id, id(state)  # which stays its own: the state is kept with the answer
+        known = self._admitted.get(key)
         if known is not None and known[0] is statement and known[1] is state:
             return None
         reason = inadmissible(statement, state, rules, self.commitment_fits)
         if reason is None:
-            self._admitted.keep(statement.id, (statement, state), STATEMENT_BYTES + len(statement.encoded))
+            self._admitted.keep(key, (statement, state), STATEMENT_BYTES + len(statement.encoded))
         return reason
 
     def certificate_holds(
@@ -154,12 +162,10 @@ class SharedChecks(Checks):
         if statement.kind is Kind.VOTE:  # of which a certificate shows the signature alone
             self._signed.keep(statement.id, (statement.sender, statement.envelope.signature))
         if _would_open(statement):
-            network = statement.envelope.network
-            weight = STATEMENT_BYTES + len(statement.encoded)
-            self._opened.keep((statement.encoded, network, False), statement, weight)
-            if statement.kind in STATEMENT_KINDS or statement.kind is Kind.READY:  # which stand in blocks
+            self._opened.keep(statement.encoded, statement, STATEMENT_BYTES + len(statement.encoded))
+            if statement.envelope.payload:  # without which it stands in blocks
                 bare = statement.bare
-                self._opened.keep((bare.encoded, network, True), bare, weight)
+                self._opened.keep(bare.encoded, bare, STATEMENT_BYTES + len(bare.encoded))
 
     def verify(self, peer: bytes, message: bytes, signature: bytes) -> bool:
         """`protocol.keys.verify`, without the work where one of the nodes itself made the signature."""

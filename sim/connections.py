@@ -42,8 +42,10 @@ class Connections:
 
     def broadcast(self, source: Node, data: bytes) -> None:
         message = Received(source.peer, data)
-        for target, epoch in source.connections.items():
-            self._send(source, self._nodes[target], epoch, message)
+        nodes, epochs, index = self._nodes, source.connections, source.index
+        push, arrive, now = self._schedule.push, self._arrive, self._schedule.now
+        for target, due in self._network.arrivals_at(index, epochs, len(data), now):
+            push(due - now, arrive, index, nodes[target], epochs[target], message)
 
     def _send(self, source: Node, target: Node, epoch: int, message: Received) -> None:
         now = self._schedule.now

@@ -6,7 +6,7 @@ sides of a partition lose their connection and notice; a link that is cut in one
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from random import Random
 
 from attrs import evolve, field, frozen, validators
@@ -33,14 +33,17 @@ class LinkModel:
     reorder: float = field(default=0.0, validator=_probability)
     late_ms: int = field(default=1_000, validator=validators.ge(0))
 
+    span: int = field(init=False, eq=False, repr=False)
+    """How many latencies there are to draw from."""
+
     def __attrs_post_init__(self) -> None:
         if self.latency_max_ms < self.latency_min_ms:
             raise NetworkError("latency_max_ms must not be below latency_min_ms")
+        object.__setattr__(self, "span", self.latency_max_ms - self.latency_min_ms + 1)
 
     def latency_ms(self, size: int, random: Random) -> int:
         """One draw of latency plus the time that `size` bytes take on the line."""
-        span = self.latency_max_ms - self.latency_min_ms + 1
-        return self.latency_min_ms + int(random.random() * span) + size // self.bytes_per_ms
+        return self.latency_min_ms + int(random.random() * self.span) + size // self.bytes_per_ms
 
 
 @frozen(kw_only=True)
@@ -168,14 +171,14 @@ class Network:
 
     def arrivals(self, source: int, target: int, size: int, now: int) -> list[int]:
         """When a message sent now arrives: no time at all if it is lost, two if it is duplicated."""
-        if not self.passes(source, target):
+        if (self._partitions or self._cut) and not self.passes(source, target):
             return []
-        link = self.link(source, target)
+        link = self.link(source, target) if self._overrides or self._impairments else self.model
         draw = self._random.random
         if link.loss and draw() < link.loss:
             return []
         line = source, target
-        due = self._sent(line, size, link, now) + link.latency_ms(0, self._random)
+        due = self._sent(line, size, link, now) + link.latency_min_ms + int(draw() * link.span)
         if link.reorder and draw() < link.reorder:
             due += int(draw() * link.late_ms)
         else:
@@ -187,8 +190,39 @@ class Network:
             return [due, due + int(draw() * link.late_ms)]
         return [due]
 
+    def arrivals_at(
+        self, source: int, targets: Iterable[int], size: int, now: int
+    ) -> Iterator[tuple[int, int]]:
+        """One message sent to each of these in turn: (target, when it arrives), as `arrivals` has it."""
+        link = self.model
+        if (
+            self._partitions
+            or self._cut
+            or self._overrides
+            or self._impairments
+            or (link.loss or link.reorder or link.duplicate or size >= link.bytes_per_ms)
+        ):
+            for target in targets:
+                for due in self.arrivals(source, target, size, now):
+                    yield target, due
+            return
+        draw, last_arrival, line_free = self._random.random, self._last_arrival, self._line_free
+        soonest, span = now + link.latency_min_ms, link.span
+        for target in targets:
+            line = source, target
+            due = soonest + int(draw() * span)
+            if line in line_free:
+                due += self._sent(line, size, link, now) - now
+            last = last_arrival.get(line, 0)
+            if due < last:
+                due = last
+            last_arrival[line] = due
+            yield target, due
+
     def _sent(self, line: tuple[int, int], size: int, link: LinkModel, now: int) -> int:
         """When the last byte is on the line: a message waits for those before it."""
+        if size < link.bytes_per_ms and line not in self._line_free:
+            return now
         free = self._line_free.get(line, now)
         sent = (free if free > now else now) + size // link.bytes_per_ms
         if sent > now:

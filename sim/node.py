@@ -141,10 +141,6 @@ class Node:
         self.connections.clear()
         self.crash_next = None
 
-    @property
-    def crash_is_planned(self) -> bool:
-        return self.crash_next is not None or self.crash_at is not None
-
     def due_crash(self, offered: int) -> CrashPlan | None:
         """The planned crash among the next `offered` effects, with how many of them are performed."""
         if self.crash_next is not None:

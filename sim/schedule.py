@@ -36,7 +36,8 @@ class Schedule:
         self.now: Millis = 0
         self.happened = 0
         self.issued = 0
-        self._times: list[Millis] = []
+        self.times: list[Millis] = []
+        """A heap: the next entry is due at the first, and where there is none, nothing is left to happen."""
         self._entries: dict[Millis, deque[tuple[Callable[..., None], tuple[Any, ...]]]] = {}
 
     def push(self, delay_ms: Millis, action: Callable[..., None], *arguments: object) -> int:
@@ -46,7 +47,7 @@ class Schedule:
         entries = self._entries.get(due)
         if entries is None:
             entries = self._entries[due] = deque()
-            heapq.heappush(self._times, due)
+            heapq.heappush(self.times, due)
         entries.append((action, arguments))
         return self.issued
 
@@ -56,15 +57,15 @@ class Schedule:
 
     def next_due(self) -> Millis | None:
         """When the next entry is due; None where nothing is left to happen."""
-        return self._times[0] if self._times else None
+        return self.times[0] if self.times else None
 
     def step(self) -> None:
         """Let the next entry happen."""
-        due = self.now = self._times[0]
+        due = self.now = self.times[0]
         entries = self._entries[due]
         action, arguments = entries.popleft()
         if not entries:
-            heapq.heappop(self._times)
+            heapq.heappop(self.times)
             del self._entries[due]
         self.happened += 1
         action(*arguments)

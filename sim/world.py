@@ -216,12 +216,11 @@ class World(Injection):
         """
         deadline = self.now + max_virtual_ms
         last = self.schedule.happened + max_events
-        schedule = self.schedule
+        schedule, times = self.schedule, self.schedule.times
         while not until(self):
-            due = schedule.next_due()
-            if due is None:
+            if not times:
                 raise SimulationStalled(self, "nothing is left to happen")
-            if due > deadline:
+            if times[0] > deadline:
                 raise SimulationStalled(self, f"not there after {max_virtual_ms} virtual ms")
             if schedule.happened >= last:
                 raise SimulationStalled(self, f"not there after {max_events} events")
@@ -300,11 +299,16 @@ class World(Injection):
             raise EngineRaisedError(self, f"node {node.index} raised {error!r} on {event!r}") from error
         if node.filter is not None:
             effects = self._bent(node, node.filter.effects, effects)
-        crash = node.due_crash(len(effects)) if node.crash_is_planned else None
-        performed = self._perform_all(node, effects if crash is None else effects[: crash.effects])
+        crash = None
+        if node.crash_next is not None or node.crash_at is not None:
+            crash = node.due_crash(len(effects))
+        performed: Sequence[Effect] = effects
+        if effects:
+            performed = self._perform_all(node, effects if crash is None else effects[: crash.effects])
         if crash is not None and node.alive:
             self._crash(node, crash.restart_ms)
-        self.check_invariants(node, performed)
+        if performed or self.watchers:
+            self.check_invariants(node, performed)
 
     def _bent(self, node: Node, bend: Callable[[Shown], list[Bent]], shown: Shown) -> list[Bent]:
         """What an adversary makes of it; a mistake in its own code is none of the engine's."""
