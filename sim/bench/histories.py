@@ -9,24 +9,20 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
+from typing import Any
 
-from attrs import evolve, field, frozen
+from attrs import frozen
 
 from protocol.engine import Engine
-from protocol.events import Effect, Event, Millis
+from protocol.events import Millis
 from protocol.keys import Identity
 from protocol.sortition import SortitionError
-from sim.checks import SharedChecks
 from sim.founding import Founding, build_world, found, small_params, supply_of, total_units
 from sim.invariants.supply import Supply
 from sim.learner import SyntheticLearner, sample_count
 from sim.node import Node
-from sim.worker import JobWorker, Learner
-from sim.world import ReadBlob, World
-
-if TYPE_CHECKING:
-    from protocol.jobs import Job, JobResult
+from sim.worker import JobWorker
+from sim.world import World
 
 ENGINES = "engines"
 SIGNING = "signing"
@@ -44,29 +40,42 @@ class BenchError(ValueError):
 class Stopwatch:
     """Wall time by part, each without the parts inside it; `DELIVERY` is what no other part covers.
 
-    Turned on and off between events: looking at the clock takes time as well.
+    It is wound around the methods of objects, and taken off them when enough is known: looking at the clock
+    takes time as well.
     """
 
     def __init__(self) -> None:
-        self.is_on = False
         self.seconds: dict[str, float] = defaultdict(float)
         self._inside = [DELIVERY]
         self._since = time.perf_counter()
+        self._wound: list[tuple[dict[str, Any], str]] = []
 
-    def turn(self, on: bool) -> None:
-        if self.is_on:
-            self._charge()
-        self.is_on, self._since = on, time.perf_counter()
+    def start(self) -> None:
+        self._since = time.perf_counter()
 
-    def enter(self, part: str) -> None:
-        if self.is_on:
+    def wind(self, thing: object, method: str, part: str) -> None:
+        """From now on the method of this one object counts as this part."""
+        run = getattr(thing, method)
+
+        def timed(*arguments: Any, **options: Any) -> Any:
             self._charge()
             self._inside.append(part)
+            try:
+                return run(*arguments, **options)
+            finally:
+                self._charge()
+                self._inside.pop()
 
-    def leave(self) -> None:
-        if self.is_on:
-            self._charge()
-            self._inside.pop()
+        own = vars(thing)
+        own[method] = timed
+        self._wound.append((own, method))
+
+    def stop(self) -> None:
+        """Count no more, and leave nothing behind."""
+        self._charge()
+        for own, method in self._wound:
+            del own[method]
+        self._wound.clear()
 
     def _charge(self) -> None:
         now = time.perf_counter()
@@ -112,28 +121,26 @@ def bench_simulator(
 
     watch = Stopwatch()
     founding = found(nodes, seed, params)
-    worker = _TimedWorker(watch, SyntheticLearner(params, founding.bytes32("learner")))
-    checks = _TimedChecks(watch)
-
-    def make_timed(founding: Founding, member: int, node: Node) -> Engine:
-        return _timed_engine(evolve(founding, checks=checks), member, node, watch)
-
+    worker = JobWorker(SyntheticLearner(params, founding.bytes32("learner")))
+    watch.wind(worker, "run", JOBS)
+    watch.wind(founding.checks, "verify", VERIFYING)
     world = build_world(
         nodes,
         seed,
         params=params,
         worker=worker,
         invariants=[Supply(supply_of, total_units(founding.genesis))],
-        factory=make_timed,
+        factory=lambda _, member, node: _timed_engine(founding, member, node, watch),
         keep_trace=0,
     )
     began, cpu_began = time.perf_counter(), time.process_time()
+    watch.start()
     for ended in range(1, rounds + 1):
-        watch.turn(on=ended <= TIMED_ROUNDS)
         world.run(rounds_ended(world, ended))
+        if ended == min(rounds, TIMED_ROUNDS):
+            watch.stop()
         progress(ended)
     cpu_seconds, seconds = time.process_time() - cpu_began, time.perf_counter() - began
-    watch.turn(on=False)
     total = sum(watch.seconds.values())
     return SimBench(
         nodes=nodes,
@@ -151,75 +158,41 @@ def bench_simulator(
 def rounds_ended(world: World, rounds: int) -> Callable[[World], bool]:
     """A goal for `World.run`: every node has ended so many rounds. It looks at one node after each event."""
     behind = list(world.nodes)
+    height = -1
 
     def reached(_: World) -> bool:
-        while behind and isinstance(engine := behind[-1].engine, Engine) and engine.state.round > rounds:
+        nonlocal height
+        while behind and behind[-1].height != height:
+            node = behind[-1]
+            if not isinstance(node.engine, Engine) or node.engine.state.round <= rounds:
+                height = node.height
+                return False
             behind.pop()
+            height = -1
         return not behind
 
     return reached
 
 
-@frozen
-class _TimedIdentity(Identity):
-    watch: Stopwatch = field(kw_only=True, eq=False, repr=False)
+class _Signing(Identity):
+    """An identity whose `sign` can be timed: as `Identity`, but with room for a method of its own."""
 
-    def sign(self, message: bytes) -> bytes:
-        self.watch.enter(SIGNING)
-        try:
-            return super().sign(message)
-        finally:
-            self.watch.leave()
-
-
-class _TimedChecks(SharedChecks):
-    def __init__(self, watch: Stopwatch) -> None:
-        super().__init__()
-        self._watch = watch
-
-    def verify(self, peer: bytes, message: bytes, signature: bytes) -> bool:
-        self._watch.enter(VERIFYING)
-        try:
-            return super().verify(peer, message, signature)
-        finally:
-            self._watch.leave()
-
-
-class _TimedWorker(JobWorker):
-    def __init__(self, watch: Stopwatch, learner: Learner) -> None:
-        super().__init__(learner)
-        self._watch = watch
-
-    def run(self, node: int, job: Job, read_blob: ReadBlob) -> JobResult:
-        self._watch.enter(JOBS)
-        try:
-            return super().run(node, job, read_blob)
-        finally:
-            self._watch.leave()
-
-
-class _TimedEngine(Engine):
-    watch: Stopwatch
-
-    def handle(self, event: Event, now: Millis) -> list[Effect]:
-        self.watch.enter(ENGINES)
-        try:
-            return super().handle(event, now)
-        finally:
-            self.watch.leave()
+    __slots__ = ("__dict__",)
 
 
 def _timed_engine(founding: Founding, member: int, node: Node, watch: Stopwatch) -> Engine:
-    identity = founding.identities[member]
-    engine = _TimedEngine(
-        _TimedIdentity(identity.private, watch=watch),
+    peer = founding.identities[member].peer
+    identity = _Signing(founding.identities[member].private)
+    engine = Engine(
+        identity,
         founding.genesis,
         node.entropy.randbytes,
-        founding.packages.get(identity.peer),
+        founding.packages.get(peer),
         sample_count(founding.genesis.params, member),
         founding.checks,
     )
-    engine.watch = watch
+    watch.wind(identity, "sign", SIGNING)
+    watch.wind(engine, "handle", ENGINES)
     return engine
 
 
