@@ -32,7 +32,8 @@ class Cited:
 
     def remember(self, statement: Statement) -> None:
         """A statement whose signature is known to hold."""
-        self._keep(statement.cited(), statement.bare)
+        bare = statement.bare
+        self._keep(bare.encoded, bare)
 
     def forget_before(self, round_: int) -> None:
         """No later block cites statements of earlier rounds, save transactions, which are opened again."""
@@ -44,6 +45,10 @@ class Cited:
         if data not in self._opened:
             self.held_bytes += len(data)
         self._opened[data] = statement
+        if self.held_bytes > CACHE_BYTES or len(self._opened) > CACHE_SIZE:
+            self._shrink()
+
+    def _shrink(self) -> None:
         while len(self._opened) > CACHE_SIZE or self.held_bytes > CACHE_BYTES:
             oldest = next(iter(self._opened))
             del self._opened[oldest]

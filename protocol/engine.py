@@ -185,9 +185,10 @@ class Engine:
             case Command():
                 self._command(event.transaction)
         self._advance()
+        if not self.outbox.effects:
+            return []
         effects = self.outbox.take()
-        if effects:
-            self.lifecycle.note(effects)
+        self.lifecycle.note(effects)
         return effects
 
     def _advance(self) -> None:
@@ -281,7 +282,7 @@ class Engine:
         if not self.pool.add(statement):
             return
         self.cited.remember(statement)
-        if self.pool.get_slot(statement.slot) is not statement:
+        if self.pool.conflicts and self.pool.get_slot(statement.slot) is not statement:
             self.outbox.notify(
                 "equivocation", peer=keys.peer_name(statement.sender), kind=statement.kind.name
             )
@@ -290,7 +291,7 @@ class Engine:
         self._due |= statement.sender == self.me or (
             statement.kind in self._looked_at and makes_due(self.desk, statement)
         )
-        self._look |= self.negotiation.is_concerned(statement.kind)
+        self._look |= self.negotiation.is_concerned(statement.kind, statement.round)
 
     def _keep_contribution(self, statement: Statement) -> None:
         """Its commitment is needed until the round is verified, and nobody else may have it by then."""
@@ -301,7 +302,9 @@ class Engine:
         assert isinstance(statement.body, SealedShares)
         if statement.round == self.state.round and self.state.learning.phase is Phase.SHARE:
             share.on_box(self.desk, peer, statement.body.box)
-            self._look = self._due = True
+            held = None if self._due else share.open_box(self.desk, peer)
+            if held is not None:
+                self._look |= self.negotiation.is_concerned(held, statement.round)
         elif statement.round == self.state.round + 1 or self.state.learning.phase is Phase.ADVERT:
             self.negotiation.keep_early(peer, statement)
 

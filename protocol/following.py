@@ -30,16 +30,16 @@ class Following(Generic[V]):
 
     def values(self) -> Mapping[bytes, V]:
         """By peer, as of now. It goes on changing: copy what is to stay."""
+        judge, values = self.judge, self._values
         for place, source in enumerate(self.sources):
-            if len(source) > self._read[place]:
-                for slot in source[self._read[place] :]:
-                    self._judge(slot.subject or slot.sender)
+            read = self._read[place]
+            if len(source) > read:
+                for slot in source[read:]:
+                    peer = slot.subject or slot.sender
+                    value = judge(peer)
+                    if value is not None:
+                        values[peer] = value
+                    elif peer in values:
+                        del values[peer]
                 self._read[place] = len(source)
-        return self._values
-
-    def _judge(self, peer: bytes) -> None:
-        value = self.judge(peer)
-        if value is None:
-            self._values.pop(peer, None)
-        else:
-            self._values[peer] = value
+        return values

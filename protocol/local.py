@@ -9,7 +9,7 @@ from attrs import define, field
 from protocol.compose import Findings
 from protocol.envelope import Statement
 from protocol.jobs import AggregateResult, ContributeResult, DealResult, TrainResult
-from protocol.messages import VoteOpening
+from protocol.messages import ShareBundle, VoteOpening
 from protocol.secrets import RoundSecrets
 from protocol.sharing import HeldShare, ShareKind, SharePackage
 
@@ -21,7 +21,7 @@ ShareKey = tuple[ShareKind, bytes]
 class RoundMemory:
     """Of one round; replaced when the round ends.
 
-    `proven`: by dealer, the roots under which the package at hand was found to stand in this life.
+    `proven`: by dealer, the bundle that the package at hand was taken in under in this life.
     `released`: the valid shares of each release, in the order in which releases were counted.
     `seeds_sought`: the height, and how many reveals and releases, that check seeds were last looked for in.
     """
@@ -29,7 +29,7 @@ class RoundMemory:
     round: int
     secrets: RoundSecrets | None = None
     packages: dict[bytes, SharePackage] = field(factory=dict)
-    proven: dict[bytes, tuple[bytes, ...]] = field(factory=dict)
+    proven: dict[bytes, ShareBundle] = field(factory=dict)
     boxes: dict[bytes, bytes] = field(factory=dict)
     zs: dict[bytes, bytes] = field(factory=dict)
     released: list[Mapping[ShareKey, HeldShare]] = field(factory=list)

@@ -98,18 +98,18 @@ def root_of_path(leaf: bytes, index: int, count: int, proof: Sequence[bytes]) ->
     """
     if not 0 <= index < count:
         return None
-    node, last = leaf, count - 1
+    node, last, sha256 = leaf, count - 1, hashlib.sha256
     for sibling in proof:
         if last == 0 or len(sibling) != HASH_BYTES:
             return None
         if index % 2 or index == last:
-            node = node_hash(sibling, node)
+            node = sha256(_NODE + sibling + node).digest()
             # A node that moved up unchanged has no sibling on the levels it skipped.
             while index % 2 == 0 and index:
                 index >>= 1
                 last >>= 1
         else:
-            node = node_hash(node, sibling)
+            node = sha256(_NODE + node + sibling).digest()
         index >>= 1
         last >>= 1
     return node if last == 0 else None

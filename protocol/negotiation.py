@@ -119,16 +119,17 @@ class Negotiation:
         if self.judging.is_waiting:
             for view, block_hash in self.judging.vouched(self.agreement.view, self._on_invalid_block):
                 self._perform(self.agreement.judged(view, block_hash))
-        self.moved |= self.judging.learned | self.readiness.track(now)
+        self.readiness.track(now)
+        self.moved |= self.judging.learned
         self.judging.learned = False
         block = self.readiness.next_block()
         if block is not None:
             self._perform(self.agreement.propose(block))
 
-    def is_concerned(self, kind: Kind) -> bool:
-        """May a statement of this kind, which has come in, change what `advance` does?"""
+    def is_concerned(self, kind: Kind, round_: int) -> bool:
+        """May a statement of this kind and round, which has come in, change what `advance` does?"""
         return (
-            self.readiness.is_concerned(kind)
+            self.readiness.is_concerned(kind, round_)
             or self.judging.is_waiting
             or self.agreement.is_leader
             or bool(self.agreement.conflicts)
@@ -153,7 +154,7 @@ class Negotiation:
         body = statement.body
         assert isinstance(body, Ready)
         if self._is_current(peer, statement, body.height, now) and statement.round == self.desk.state.round:
-            self.moved |= self.readiness.take(statement)
+            self.moved |= self.readiness.take(statement) and self.readiness.has_quorum
 
     def on_proposal(self, peer: bytes, statement: Statement, now: Millis) -> None:
         assert isinstance(statement.body, Proposal)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left, insort
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from typing import TypeAlias
 
@@ -11,8 +11,29 @@ from attrs import define, field
 from protocol.envelope import Slot, Statement
 from protocol.messages import Kind
 
+_TRANSACTION = int(Kind.TRANSACTION)
+
 Place: TypeAlias = tuple[int, int, int, bytes, bytes]
 """A `Slot`, or the plain tuple that equals it."""
+
+
+@define(eq=False)
+class _Row:
+    """Of one round and kind: the slots that hold something, put in order when somebody asks for it."""
+
+    slots: list[Slot] = field(factory=list)
+    is_sorted: bool = True
+    changes: list[Slot] = field(factory=list)
+
+    def in_order(self) -> list[Slot]:
+        if not self.is_sorted:
+            self.slots.sort()
+            self.is_sorted = True
+        return self.slots
+
+    def note_change(self, slot: Slot) -> None:
+        if slot.kind != _TRANSACTION:  # which belong to no round, so that their list would never end
+            self.changes.append(slot)
 
 
 @define(eq=False)
@@ -21,12 +42,10 @@ class Pool:
 
     _by_slot: dict[Place, Statement] = field(factory=dict, init=False)
     _by_id: dict[bytes, Statement] = field(factory=dict, init=False)
-    _slots: dict[tuple[int, int], list[Slot]] = field(factory=dict, init=False)
-    _changes: dict[tuple[int, int], list[Slot]] = field(factory=dict, init=False)
+    _rows: dict[tuple[int, int], _Row] = field(factory=dict, init=False)
+    """By round and kind."""
     _conflicting_by_id: dict[bytes, Statement] = field(factory=dict, init=False)
     conflicts: dict[Slot, tuple[Statement, Statement]] = field(factory=dict, init=False)
-    version: int = field(default=0, init=False)
-    """Another one after every change."""
 
     def add(self, statement: Statement) -> bool:
         """True if it is new. A second, different one of a slot is kept as evidence, a third is dropped."""
@@ -34,19 +53,15 @@ class Pool:
         known = self._by_slot.get(slot)
         if known is not None:
             return known.id != statement.id and self.note_conflict(known, statement)
-        insort(self._slots.setdefault(slot[:2], []), slot)
-        self._hold(slot, statement)
+        self._by_slot[slot] = self._by_id[statement.id] = statement
+        row = self._row(slot.round, slot.kind)
+        row.slots.append(slot)
+        row.is_sorted = False
+        row.note_change(slot)
         return True
 
-    def _hold(self, slot: Slot, statement: Statement) -> None:
-        self._by_slot[slot] = statement
-        self._by_id[statement.id] = statement
-        self._note_change(slot)
-
-    def _note_change(self, slot: Slot) -> None:
-        self.version += 1
-        if slot.kind != Kind.TRANSACTION:  # which belong to no round, so that their list would never end
-            self._changes.setdefault(slot[:2], []).append(slot)
+    def _row(self, round_: int, kind: int) -> _Row:
+        return self._rows.get((round_, kind)) or self._rows.setdefault((round_, kind), _Row())
 
     def changes(self, round_: int, kind: int) -> Sequence[Slot]:
         """Slots of one kind and round in the order in which what is held of them changed, again and again.
@@ -54,7 +69,7 @@ class Pool:
         It only grows while the round matters, so its length tells whether anything has changed. None are
         noted of transactions.
         """
-        return self._changes.setdefault((round_, kind), [])
+        return self._row(round_, kind).changes
 
     def note_conflict(self, first: Statement, second: Statement) -> bool:
         """Two different statements of one slot: evidence. True if there was none for this slot."""
@@ -62,7 +77,7 @@ class Pool:
         if new:
             self.conflicts[first.slot] = (first, second)
             self._conflicting_by_id.update({first.id: first, second.id: second})
-            self._note_change(first.slot)
+            self._row(first.slot.round, first.slot.kind).note_change(first.slot)
         return new
 
     def get(
@@ -84,10 +99,17 @@ class Pool:
             found.setdefault(statement.id, statement)
         return tuple(found.values())
 
+    def at(self, slots: Sequence[Slot], *, evidence: bool) -> list[Statement]:
+        """What is held of these slots, all of which hold something, and what contradicts it too."""
+        held = [self._by_slot[slot] for slot in slots]
+        if evidence and self.conflicts:
+            held += [statement for slot in slots for statement in self.conflicts.get(slot, ())]
+        return held
+
     def has_one(self, round_: int, kind: Kind, sender: bytes, attempt: int = 0) -> bool:
         """Is a statement held of this slot, and none that contradicts it?"""
         place = (round_, kind, attempt, sender, b"")
-        return place in self._by_slot and place not in self.conflicts
+        return place in self._by_slot and (not self.conflicts or place not in self.conflicts)
 
     def by_id(self, statement_id: bytes) -> Statement | None:
         """Of two that conflict, either."""
@@ -95,7 +117,8 @@ class Pool:
 
     def of_kind(self, round_: int, kind: Kind) -> list[Statement]:
         """All of one kind and round, in slot order."""
-        return [self._by_slot[slot] for slot in self._slots.get((round_, kind), ())]
+        row = self._rows.get((round_, kind))
+        return [] if row is None else [self._by_slot[slot] for slot in row.in_order()]
 
     def conflicting(self, round_: int, kind: Kind) -> Iterator[Statement]:
         """Of each conflict of one kind and round, the statement that the slot does not hold."""
@@ -107,29 +130,26 @@ class Pool:
 
     def transactions(self) -> Iterator[Statement]:
         """All transactions held, of whatever round they were signed in."""
-        for round_, kind in sorted(self._slots):
-            if kind == Kind.TRANSACTION:
-                yield from self.of_kind(round_, Kind.TRANSACTION)
+        for round_, kind in sorted(row for row in self._rows if row[1] == _TRANSACTION):
+            yield from self.of_kind(round_, Kind(kind))
 
     def replace_by_cited(self, slot: Slot, statement: Statement) -> None:
-        """A block pins another statement of this slot than the one held: the pinned one counts."""
+        """A block pins this statement, or it has come with its payload: it counts, whatever was held."""
         known = self._by_slot.get(slot)
-        if known is not None and known.id != statement.id:
+        if known is None:
+            self.add(statement)
+            return
+        if known.id != statement.id:
             self.note_conflict(known, statement)
             del self._by_id[known.id]
-        if known is None:
-            insort(self._slots.setdefault(slot[:2], []), slot)
-        self._hold(slot, statement)
+        self._by_slot[slot] = self._by_id[statement.id] = statement
+        self._row(slot.round, slot.kind).note_change(slot)
 
     def forget_before(self, round_: int) -> None:
         """Drop the statements of finished rounds; transactions stay until they are applied or void."""
-        self.version += 1
-        transaction = int(Kind.TRANSACTION)
-        for row in [row for row in self._slots if row[0] < round_ and row[1] != transaction]:
-            for slot in self._slots.pop(row):
+        for row in [row for row in self._rows if row[0] < round_ and row[1] != _TRANSACTION]:
+            for slot in self._rows.pop(row).slots:
                 del self._by_id[self._by_slot.pop(slot).id]
-        for row in [row for row in self._changes if row[0] < round_ and row[1] != transaction]:
-            del self._changes[row]
         for slot in [s for s in self.conflicts if s.round < round_]:
             for statement in self.conflicts.pop(slot):
                 self._conflicting_by_id.pop(statement.id, None)
@@ -138,9 +158,8 @@ class Pool:
         """Drop a transaction."""
         statement = self._by_slot.pop(slot, None)
         if statement is not None:
-            self.version += 1
             self._by_id.pop(statement.id, None)
-            slots = self._slots[slot.round, slot.kind]
+            slots = self._row(slot.round, slot.kind).in_order()
             del slots[bisect_left(slots, slot)]
 
     def kept(self) -> Iterator[tuple[bytes, int]]:

@@ -7,6 +7,7 @@ of it took, plus one second, so that one dead node does not cost every hard dead
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Set
+from functools import cached_property
 
 from protocol.compose import vouchers_for
 from protocol.duties.aggregate import current_claim
@@ -54,7 +55,7 @@ def is_most(have: int, expected: int) -> bool:
 
 COUNTED = {
     Phase.ADVERT: frozenset({Kind.KEY_ADVERT}),
-    Phase.SHARE: frozenset({Kind.SHARE_BUNDLE, Kind.COMPLAINT, Kind.SHARE_OPENING}),
+    Phase.SHARE: frozenset({Kind.SHARE_BUNDLE, Kind.SEALED_SHARES, Kind.COMPLAINT, Kind.SHARE_OPENING}),
     Phase.CONTRIBUTE: frozenset({Kind.CONTRIBUTION, Kind.RECEIPT, Kind.WITNESS}),
     Phase.AGGREGATE: frozenset({Kind.AGGREGATE_CLAIM}),
     Phase.BALLOT: frozenset({Kind.SEALED_VOTE, Kind.REVEAL}),
@@ -62,12 +63,13 @@ COUNTED = {
     Phase.VOTE: frozenset({Kind.VOTE_OPENING}),
     Phase.RECOVER: frozenset({Kind.REVEAL}),
 }
-"""The statements that a phase waits for. What else it waits for, duties find out."""
+"""The messages that a phase waits for. What else it waits for, duties find out."""
 
 ONE_MORE = frozenset(
     {
         Kind.KEY_ADVERT,
         Kind.SHARE_BUNDLE,
+        Kind.SEALED_SHARES,
         Kind.CONTRIBUTION,
         Kind.RECEIPT,
         Kind.REVEAL,
@@ -119,29 +121,33 @@ class Look:
         self.state = state
         self.height = state.height
         self.phase = learning.phase
-        self.validators = frozenset(state.validators)
-        self.proposers = frozenset(learning.proposers)
-        self.sharers = frozenset(bundle.peer for bundle in learning.sharers)
-        self.voters = frozenset(learning.voters)
+        self.validators = state.validator_set
+        self.proposers = learning.proposer_set
+        self.sharers = learning.sharer_set
+        self.voters = learning.voter_set
         self._is_proposer = desk.me in self.proposers
         self._complaints = desk.pool.changes(state.round, Kind.COMPLAINT)
         self._adverts = _adverts_followed(desk)
-        self._bundles = self._following(self._bundle_of, Kind.SHARE_BUNDLE)
-        self._contributions = self._following(self._contribution_of, Kind.CONTRIBUTION)
-        self._vouchers = self._following(self._voucher_of, Kind.CONTRIBUTION, Kind.RECEIPT, Kind.WITNESS)
-        self._votes = self._following(self._vote_of, Kind.SEALED_VOTE)
-        self._openings = self._following(self._opening_of, Kind.VOTE_OPENING)
 
-        self._count = {
-            Phase.ADVERT: self._count_adverts,
-            Phase.SHARE: self._count_shares,
-            Phase.CONTRIBUTE: self._count_contributions,
-            Phase.AGGREGATE: self._count_sums,
-            Phase.BALLOT: self._count_ballot,
-            Phase.DISPUTE: self._count_uploads,
-            Phase.VOTE: self._count_openings,
-            Phase.RECOVER: self._count_seeds,
-        }[self.phase]
+    @cached_property
+    def _bundles(self) -> Following[Kind]:
+        return self._following(self._bundle_of, Kind.SHARE_BUNDLE)
+
+    @cached_property
+    def _contributions(self) -> Following[Kind]:
+        return self._following(self._contribution_of, Kind.CONTRIBUTION)
+
+    @cached_property
+    def _vouchers(self) -> Following[Kind]:
+        return self._following(self._voucher_of, Kind.CONTRIBUTION, Kind.RECEIPT, Kind.WITNESS)
+
+    @cached_property
+    def _votes(self) -> Following[Kind]:
+        return self._following(self._vote_of, Kind.SEALED_VOTE)
+
+    @cached_property
+    def _openings(self) -> Following[Kind]:
+        return self._following(self._opening_of, Kind.VOTE_OPENING)
 
     def _following(self, judge: Callable[[bytes], Kind | None], *kinds: Kind) -> Following[Kind]:
         changes = self.desk.pool.changes
@@ -183,7 +189,7 @@ class Look:
 
     def count(self) -> tuple[int, int]:
         """(have, expected) of what this phase waits for."""
-        return self._count()
+        return _COUNT[self.phase](self)
 
     def _count_adverts(self) -> tuple[int, int]:
         return len(self._adverts.values()), len(self.validators)
@@ -310,10 +316,22 @@ class Look:
         }
 
 
+_COUNT = {
+    Phase.ADVERT: Look._count_adverts,
+    Phase.SHARE: Look._count_shares,
+    Phase.CONTRIBUTE: Look._count_contributions,
+    Phase.AGGREGATE: Look._count_sums,
+    Phase.BALLOT: Look._count_ballot,
+    Phase.DISPUTE: Look._count_uploads,
+    Phase.VOTE: Look._count_openings,
+    Phase.RECOVER: Look._count_seeds,
+}
+
+
 def _adverts_followed(desk: Desk) -> Following[Kind]:
     """Of whom the advert that is collected now is held: the same for all heights of a round."""
     pool, round_, validators = desk.pool, desk.advert_round, desk.state.validators
-    kind, voting = Kind.KEY_ADVERT, frozenset(validators)
+    kind, voting = Kind.KEY_ADVERT, desk.state.validator_set
 
     def judge(peer: bytes) -> Kind | None:
         return kind if peer in voting and pool.has_one(round_, kind, peer) else None

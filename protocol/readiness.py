@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from attrs import evolve
 
+from protocol.certificates import quorum
 from protocol.cited import Cited
 from protocol.codec import encode
 from protocol.compose import compose
@@ -60,7 +61,7 @@ class Readiness:
 
     # -- saying it -----------------------------------------------------------------------------
 
-    def track(self, now: Millis) -> bool:
+    def track(self, now: Millis) -> None:
         """Send Ready when everything expected is here; start the soft deadline when most of it is."""
         clock, look = self.desk.clock, self.progress.look
         have, expected = look.count()
@@ -68,13 +69,14 @@ class Readiness:
         if look.phase in PHASES_IN_PARTS:
             self._track_parts(look, now)
         if self._complete:
-            return self.changed() and self.send()
+            if self.changed():
+                self.send()
+            return
         if clock.most_since_ms is None and is_most(*look.most_of((have, expected))):
             clock.most_since_ms = now
             elapsed = now - clock.began_ms
             self.desk.outbox.add(SetTimer("soft", soft_deadline_ms(elapsed) - elapsed))
         self._steps = self._steps_left(look, (have, expected))
-        return False
 
     def _steps_left(self, look: Look, counted: tuple[int, int]) -> int:
         """How many statements of `ONE_MORE` must come in before `track` could do anything."""
@@ -93,13 +95,16 @@ class Readiness:
                 steps = min(steps, most(whole) - held)
         return steps
 
-    def is_concerned(self, kind: Kind) -> bool:
-        """May a statement of this kind, which has come in, change what this node says or does?
+    def is_concerned(self, kind: Kind, round_: int) -> bool:
+        """May a statement of this kind and round, which has come in, change what this node says or does?
 
-        Any may once it holds what it waits for; before that, only the one that is enough.
+        Once it holds what it waits for, any that a Ready speaks of may; before that, only the one that is
+        enough.
         """
-        if self._complete or kind not in self._counted:
-            return self._complete
+        if kind not in self._counted:
+            return self._complete and kind is Kind.KEY_ADVERT and round_ == self.desk.advert_round
+        if self._complete:
+            return True
         self._steps -= kind in ONE_MORE
         return self._steps <= 0 or kind not in ONE_MORE
 
@@ -122,10 +127,10 @@ class Readiness:
         ready = self.progress.make_ready(clock.height, clock.late)
         return ready is not clock.ready.body and ready != clock.ready.body
 
-    def send(self) -> bool:
-        """Tell the leader what is held; the view's clock runs from the first time. True if sent."""
+    def send(self) -> None:
+        """Tell the leader what is held; the view's clock runs from the first time."""
         if not self.is_validator:
-            return False
+            return
         clock, outbox, agreement = self.desk.clock, self.desk.outbox, self._agreement()
         first = clock.ready is None
         body = self.progress.make_ready(clock.height, clock.late)
@@ -136,7 +141,6 @@ class Readiness:
             outbox.send_statement(agreement.leader, statement)
         if first:
             outbox.add(SetTimer("view", agreement.timeout_ms()))
-        return True
 
     def resend(self) -> None:
         """What the leader may have missed."""
@@ -173,6 +177,11 @@ class Readiness:
         self.cited.remember(statement)
         return True
 
+    @property
+    def has_quorum(self) -> bool:
+        """Have enough said Ready for a block? With fewer, one more makes nothing due."""
+        return len(self._readys) >= quorum(len(self.desk.state.validators))
+
     def _count(self) -> Tally:
         """The Readys at hand, counted again only once there is another."""
         if self._tally is None:
@@ -182,7 +191,7 @@ class Readiness:
 
     def next_block(self) -> Block | None:
         """The block that this node, as the leader, can put before the others now."""
-        if not self._agreement().may_propose_anew or not self.is_validator:
+        if not self.has_quorum or not self._agreement().may_propose_anew or not self.is_validator:
             return None
         state, rules = self.desk.state, self.desk.rules
         body = compose(state, rules, self._count(), self.desk.pool, self.desk.memory.findings)

@@ -7,13 +7,14 @@ at a time; whoever sees that it lacks something itself answers with its own list
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain
 
 from attrs import define, field
 
 from protocol.duties import share
 from protocol.duties.desk import Desk
-from protocol.envelope import Statement
+from protocol.envelope import Slot, Statement
 from protocol.ledger.block import StoredBlock, encode_stored_block
 from protocol.messages import (
     STATEMENT_KINDS,
@@ -26,6 +27,7 @@ from protocol.messages import (
     Statements,
 )
 from protocol.outbox import Outbox
+from protocol.pool import Pool
 from protocol.tally import bitmap, members_of
 
 FANOUT = 2
@@ -47,6 +49,8 @@ class Repair:
         self.desk = desk
         self.outbox = outbox
         self.stored = stored
+        self._round = 0
+        self._of_round: dict[int, _Shelf] = {}
 
     # -- telling -------------------------------------------------------------------------------
 
@@ -87,7 +91,7 @@ class Repair:
             for kind, shelf in self._shelves().items()
             if not shelf.is_all(theirs.get(kind, b""))
         ]
-        lacking = (s for shelf, tags in unlike for s in shelf.statements if s.id[:TAG_BYTES] not in tags)
+        lacking = (s for shelf, tags in unlike for s in shelf.beyond(tags))
         self._send_statements(peer, lacking)
         if d.me not in members_of(d.state.validators, have.shares):
             share.send_box(d, peer)
@@ -125,41 +129,19 @@ class Repair:
     # -- comparing -----------------------------------------------------------------------------
 
     def _shelves(self) -> dict[int, _Shelf]:
-        """What I hold, by kind."""
-        return self.desk.worked_out(
-            "shelves", self._version(), lambda: {kind: self._shelf(kind) for kind in (_NEXT_ADVERTS, *_KINDS)}
-        )
+        """What I hold, by kind, as of now."""
+        round_, pool = self.desk.state.round, self.desk.pool
+        if self._round != round_:
+            self._round = round_
+            self._of_round = {_NEXT_ADVERTS: _Shelf(pool, round_ + 1, Kind.KEY_ADVERT, False)}
+            self._of_round.update((kind, _Shelf(pool, round_, Kind(kind))) for kind in _KINDS)
+        for shelf in self._of_round.values():
+            shelf.follow()
+        return self._of_round
 
     def _told(self) -> tuple[Held, ...]:
         """What a `Have` says of them."""
-        return self.desk.worked_out(
-            "told",
-            self._version(),
-            lambda: tuple(Held(kind, shelf.told) for kind, shelf in self._shelves().items() if shelf.told),
-        )
-
-    def _version(self) -> tuple[int, int]:
-        return self.desk.state.round, self.desk.pool.version
-
-    def _shelf(self, kind: int) -> _Shelf:
-        """What I hold of a kind, written down anew only once something of it has changed."""
-        round_ = self.desk.state.round
-        if kind == Kind.TRANSACTION:
-            return _Shelf(self._held(kind))
-        changes = (
-            self.desk.pool.changes(round_ + 1, Kind.KEY_ADVERT)
-            if kind == _NEXT_ADVERTS
-            else self.desk.pool.changes(round_, kind)
-        )
-        return self.desk.worked_out(("shelf", kind), (round_, len(changes)), lambda: _Shelf(self._held(kind)))
-
-    def _held(self, kind: int) -> list[Statement]:
-        pool, round_ = self.desk.pool, self.desk.state.round
-        if kind == _NEXT_ADVERTS:
-            return pool.of_kind(round_ + 1, Kind.KEY_ADVERT)
-        if kind == Kind.TRANSACTION:
-            return list(pool.transactions())
-        return pool.of_kind(round_, Kind(kind)) + list(pool.conflicting(round_, Kind(kind)))
+        return tuple(Held(kind, shelf.told) for kind, shelf in self._shelves().items() if shelf.tags)
 
     def _send_statements(self, peer: bytes, statements: Iterable[Statement]) -> None:
         batch: list[bytes] = []
@@ -178,20 +160,58 @@ class Repair:
 
 @define(eq=False)
 class _Shelf:
-    """The statements of one kind, of two that conflict both, and their tags: first bytes of their ids."""
+    """The statements of one round and kind, as evidence too; of transactions, all that are held.
 
-    statements: list[Statement]
-    tags: set[bytes] = field(init=False)
-    told: bytes = field(init=False)
-    """What a `Have` says of them."""
+    `tags`: the first bytes of their ids. What a round's statement has left in the pool stays until the round
+    is over, so that `follow` only adds.
+    """
+
+    pool: Pool
+    round: int
+    kind: Kind
+    evidence: bool = True
+    """Of two that conflict both, or only the one that counts?"""
+    tags: set[bytes] = field(factory=set, init=False)
+    _changes: Sequence[Slot] = field(init=False)
+    _read: int = field(default=0, init=False)
+    _told: bytes | None = field(default=None, init=False)
 
     def __attrs_post_init__(self) -> None:
-        self.tags = {statement.id[:TAG_BYTES] for statement in self.statements}
-        self.told = b"".join(sorted(self.tags))[:MAX_TAG_BYTES]
+        self._changes = self.pool.changes(self.round, self.kind)
+
+    def follow(self) -> None:
+        """Take up what has changed in the pool."""
+        if self.kind is Kind.TRANSACTION:
+            tags = {statement.id[:TAG_BYTES] for statement in self.pool.transactions()}
+            if tags != self.tags:
+                self.tags, self._told = tags, None
+        elif len(self._changes) > self._read:
+            changed = self.pool.at(self._changes[self._read :], evidence=self.evidence)
+            self.tags.update([statement.id[:TAG_BYTES] for statement in changed])
+            self._read, self._told = len(self._changes), None
+
+    @property
+    def told(self) -> bytes:
+        """What a `Have` says of them."""
+        if self._told is None:
+            self._told = b"".join(sorted(self.tags))[:MAX_TAG_BYTES]
+        return self._told
 
     def is_all(self, told: bytes) -> bool:
         """Does the other hold just the same?"""
         return told == self.told and len(told) == TAG_BYTES * len(self.tags)
+
+    def beyond(self, tags: set[bytes]) -> list[Statement]:
+        """Those without one of these tags."""
+        if self.tags <= tags:
+            return []
+        return [statement for statement in self._held() if statement.id[:TAG_BYTES] not in tags]
+
+    def _held(self) -> Iterator[Statement]:
+        if self.kind is Kind.TRANSACTION:
+            return self.pool.transactions()
+        held = self.pool.of_kind(self.round, self.kind)
+        return chain(held, self.pool.conflicting(self.round, self.kind) if self.evidence else ())
 
 
 def _split_tags(data: bytes) -> set[bytes]:

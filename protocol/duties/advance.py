@@ -29,7 +29,7 @@ LOOKED_AT = {
 """What others say that may make something due; the rest is for the agreement on the next block."""
 
 FOR_AGGREGATORS = frozenset({Kind.CONTRIBUTION, Kind.RECEIPT, Kind.WITNESS, Kind.SHARE_RELEASE})
-"""The same in CONTRIBUTE and AGGREGATE, of the aggregator and the voters that witness for it."""
+"""The same of the aggregator in CONTRIBUTE and AGGREGATE, and of the voters that come to witness for it."""
 
 
 def looked_at(desk: Desk) -> frozenset[Kind]:
@@ -38,8 +38,8 @@ def looked_at(desk: Desk) -> frozenset[Kind]:
     if learning.phase is Phase.SHARE and not desk.is_proposer:
         return frozenset()
     kinds = LOOKED_AT.get(learning.phase, frozenset())
-    if learning.phase in (Phase.CONTRIBUTE, Phase.AGGREGATE) and (
-        desk.me == learning.aggregator or desk.me in learning.voters
+    if (learning.phase in (Phase.CONTRIBUTE, Phase.AGGREGATE) and desk.me == learning.aggregator) or (
+        learning.phase is Phase.CONTRIBUTE and desk.me in learning.voters
     ):
         kinds |= FOR_AGGREGATORS
     return kinds
@@ -52,6 +52,8 @@ def makes_due(desk: Desk, statement: Statement) -> bool:
     if statement.kind is Kind.REVEAL:
         take_reveals(desk)
         return not lacks_seeds(desk)
+    if desk.learning.phase is Phase.CONTRIBUTE:
+        return desk.clock.witness or desk.me == desk.learning.aggregator
     return True
 
 

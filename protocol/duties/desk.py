@@ -81,7 +81,7 @@ class Desk:
 
     @property
     def is_proposer(self) -> bool:
-        return self.me in self.learning.proposers
+        return self.me in self.chain.state.learning.proposer_set
 
     @property
     def is_contributor(self) -> bool:

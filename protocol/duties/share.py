@@ -69,31 +69,37 @@ def is_awaited(desk: Desk, dealer: bytes) -> bool:
 
 
 def open_boxes(desk: Desk) -> None:
+    for dealer in sorted(desk.memory.boxes):
+        open_box(desk, dealer)
+
+
+def open_box(desk: Desk, dealer: bytes) -> Kind | None:
+    """Open a dealer's box, if it and the bundle are here: what is held of it then, shares or a complaint."""
     round_, memory = desk.state.round, desk.memory
-    if not memory.boxes:
-        return
-    for dealer in sorted(memory.boxes):
-        bundle = desk.pool.get(round_, Kind.SHARE_BUNDLE, dealer)
-        if dealer not in desk.learning.proposers or bundle is None or dealer in memory.packages:
-            continue
-        assert isinstance(bundle.body, ShareBundle)
-        box = memory.boxes.pop(dealer)
-        try:
-            places = desk.index(dealer), desk.index(desk.me)
-            data = unseal(desk.context, *places, desk.my_secrets().seal_key, box)
-            package = check_package(desk.context, *places, data, bundle.body.share_roots)
-        except ShareError as error:
-            desk.outbox.notify("bad_share", dealer=keys.peer_name(dealer), why=str(error))
-            if desk.pool.get(round_, Kind.COMPLAINT, desk.me, 0, dealer) is None:
-                desk.outbox.publish(round_, Kind.COMPLAINT, Complaint(dealer))
-            continue
-        keep_package(desk, dealer, package, data, bundle.body)
+    if dealer not in memory.boxes or not desk.is_proposer or dealer not in desk.learning.proposers:
+        return None
+    bundle = desk.pool.get(round_, Kind.SHARE_BUNDLE, dealer)
+    if bundle is None or dealer in memory.packages:
+        return None
+    assert isinstance(bundle.body, ShareBundle)
+    box = memory.boxes.pop(dealer)
+    try:
+        places = desk.index(dealer), desk.index(desk.me)
+        data = unseal(desk.context, *places, desk.my_secrets().seal_key, box)
+        package = check_package(desk.context, *places, data, bundle.body.share_roots)
+    except ShareError as error:
+        desk.outbox.notify("bad_share", dealer=keys.peer_name(dealer), why=str(error))
+        if desk.pool.get(round_, Kind.COMPLAINT, desk.me, 0, dealer) is None:
+            desk.outbox.publish(round_, Kind.COMPLAINT, Complaint(dealer))
+        return Kind.COMPLAINT
+    keep_package(desk, dealer, package, data, bundle.body)
+    return Kind.SEALED_SHARES
 
 
 def keep_package(desk: Desk, dealer: bytes, package: SharePackage, data: bytes, bundle: ShareBundle) -> None:
     """`data` is the package's encoding."""
     desk.memory.packages[dealer] = package
-    desk.memory.proven[dealer] = bundle.share_roots
+    desk.memory.proven[dealer] = bundle
     desk.outbox.persist(durable.SHARE, durable.round_key(desk.state.round, dealer), data)
     take_z(desk, dealer, package.z, bundle.hash_z)
 
@@ -173,7 +179,10 @@ def keep_pinned_packages(desk: Desk) -> None:
         return
     memory, pinned = desk.memory, {bundle.peer: bundle for bundle in desk.learning.sharers}
     for dealer in sorted(memory.packages):
-        if dealer in pinned and memory.proven.get(dealer) == pinned[dealer].share_roots:
+        known = memory.proven.get(dealer)
+        if dealer in pinned and known is not None and known.share_roots == pinned[dealer].share_roots:
+            if known.hash_z == pinned[dealer].hash_z:
+                del pinned[dealer]  # which says nothing new
             continue
         try:
             check_package(

@@ -140,6 +140,18 @@ class RoundState:
     def voters(self) -> tuple[bytes, ...]:
         return self.roles.voters if self.roles else ()
 
+    @cached_property
+    def proposer_set(self) -> frozenset[bytes]:
+        return frozenset(self.proposers)
+
+    @cached_property
+    def sharer_set(self) -> frozenset[bytes]:
+        return frozenset(bundle.peer for bundle in self.sharers)
+
+    @cached_property
+    def voter_set(self) -> frozenset[bytes]:
+        return frozenset(self.voters)
+
     @property
     def aggregator(self) -> bytes | None:
         """The aggregator of the current attempt."""
@@ -176,12 +188,12 @@ class LedgerState:
         return dict(self.accounts)
 
     @cached_property
-    def _voting(self) -> frozenset[bytes]:
+    def validator_set(self) -> frozenset[bytes]:
         return frozenset(self.validators)
 
     def is_validator(self, peer: bytes) -> bool:
         """Has it a vote?"""
-        return peer in self._voting
+        return peer in self.validator_set
 
     @cached_property
     def leaders(self) -> tuple[bytes, ...]:

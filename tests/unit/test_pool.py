@@ -23,13 +23,13 @@ def fund(nonce: int) -> Statement:
     return make_statement(ONE, NETWORK, 0, Kind.TRANSACTION, body)
 
 
-def test_every_change_has_a_version_of_its_own() -> None:
-    pool, seen = Pool(), {0}
+def test_every_change_is_told() -> None:
+    pool, seen = Pool(), 0
 
     def changed() -> bool:
-        new = pool.version not in seen
-        seen.add(pool.version)
-        return new
+        nonlocal seen
+        before, seen = seen, len(pool.changes(3, Kind.SEALED_VOTE))
+        return seen > before
 
     first, second, third = (vote(3, salt) for salt in (1, 2, 3))
     assert pool.add(first)
@@ -42,15 +42,32 @@ def test_every_change_has_a_version_of_its_own() -> None:
     assert not changed()
     pool.replace_by_cited(second.slot, second)
     assert changed()
-    assert pool.add(fund(0))
-    assert changed()
-    pool.forget(fund(0).slot)
-    assert changed()
-    pool.forget(fund(0).slot)
-    assert not changed()
+    assert pool.at([second.slot], evidence=False) == [second]
+    assert {s.id for s in pool.at([second.slot], evidence=True)} == {first.id, second.id}
     pool.forget_before(4)
-    assert changed()
     assert pool.of_kind(3, Kind.SEALED_VOTE) == []
+    assert pool.by_id(first.id) is pool.by_id(second.id) is None
+    assert not pool.changes(3, Kind.SEALED_VOTE)
+
+
+def test_of_transactions_no_changes_are_told_and_each_is_forgotten_alone() -> None:
+    pool = Pool()
+    for nonce in (2, 0, 1):
+        assert pool.add(fund(nonce))
+    assert not pool.changes(0, Kind.TRANSACTION)
+    assert [s.id for s in pool.transactions()] == [fund(nonce).id for nonce in range(3)]
+    pool.forget(fund(1).slot)
+    pool.forget(fund(1).slot)
+    assert [s.id for s in pool.transactions()] == [fund(0).id, fund(2).id]
+
+
+def test_a_kind_is_in_order_whenever_it_is_asked_for() -> None:
+    pool, late = Pool(), max(ONE, OTHER, key=lambda identity: identity.peer)
+    early = ONE if late is OTHER else OTHER
+    assert pool.add(vote(3, 1, late))
+    assert [s.sender for s in pool.of_kind(3, Kind.SEALED_VOTE)] == [late.peer]
+    assert pool.add(vote(3, 1, early))
+    assert [s.sender for s in pool.of_kind(3, Kind.SEALED_VOTE)] == [early.peer, late.peer]
 
 
 def test_what_was_opened_of_finished_rounds_is_forgotten() -> None:
