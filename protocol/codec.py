@@ -14,6 +14,7 @@ hash, of what was there before.
 import enum
 import functools
 import hashlib
+import itertools
 import types
 import typing
 from collections.abc import Callable
@@ -88,7 +89,9 @@ def decode(cls: type[T], data: bytes, max_bytes: int) -> T:
     value: T = _in_class(cls, DecodeError, schema.read, stream)
     if stream.tell() != len(data):
         raise DecodeError(f"{len(data) - stream.tell()} trailing bytes", cls.__name__)
-    if _pack(_in_class(cls, DecodeError, schema.write, value)) != data:
+    # Read to the end by now, so that every length in it is true and unpacking it at once is safe.
+    plain = msgpack.unpackb(data) if schema.is_direct else _in_class(cls, DecodeError, schema.write, value)
+    if _pack(plain) != data:
         raise DecodeError("not the canonical encoding of its value", cls.__name__)
     return value
 
@@ -198,12 +201,16 @@ Write = Callable[[Any], Any]
 class _Schema:
     """How one type is read from a stream, and written as lists, ints, bytes, strings, booleans and None.
 
-    `scalar`: the type itself, where a value is its own plain form.
+    `scalar`: the type itself, where a value is its own plain form. `alike`: of a tuple of so many scalars of
+    one type, both. `is_direct`: what is read is what would be written, save for longer forms of numbers and
+    lengths; not so where a set may be in another order or a default spelled out.
     """
 
     read: Read
     write: Write
     scalar: type | None = None
+    alike: tuple[int, type] | None = None
+    is_direct: bool = True
 
 
 def _compile(hint: Any) -> _Schema:
@@ -262,11 +269,12 @@ def _optional(inner: _Schema) -> _Schema:
     def write(value: Any) -> Any:
         return None if value is None else inner.write(value)
 
-    return _Schema(read, write)
+    return _Schema(read, write, is_direct=inner.is_direct)
 
 
 def _sequence(item: _Schema) -> _Schema:
     plain = {item.scalar}
+    alike = item.alike
 
     def read(stream: _Stream) -> Any:
         return tuple(_read_items(stream, item, stream.array_header()))
@@ -276,9 +284,20 @@ def _sequence(item: _Schema) -> _Schema:
             raise EncodeError(f"expected tuple, got {_describe(value)}")
         if plain.issuperset(map(type, value)):
             return list(value)
+        if alike is not None and _are_alike(value, *alike):
+            return list(map(list, value))
         return _write_items(item.write, value)
 
-    return _Schema(read, write)
+    return _Schema(read, write, is_direct=item.is_direct)
+
+
+def _are_alike(values: tuple[Any, ...], width: int, kind: type) -> bool:
+    """Are they all tuples of `width` values of this type?"""
+    return (
+        {tuple}.issuperset(map(type, values))
+        and {width}.issuperset(map(len, values))
+        and {kind}.issuperset(map(type, itertools.chain.from_iterable(values)))
+    )
 
 
 def _set(item: _Schema) -> _Schema:
@@ -291,7 +310,7 @@ def _set(item: _Schema) -> _Schema:
             raise EncodeError(f"expected frozenset, got {_describe(value)}")
         return sorted((item.write(element) for element in value), key=_pack)
 
-    return _Schema(read, write)
+    return _Schema(read, write, is_direct=False)
 
 
 def _fixed_tuple(items: list[_Schema]) -> _Schema:
@@ -313,7 +332,13 @@ def _fixed_tuple(items: list[_Schema]) -> _Schema:
             return list(value)
         return [write_item(element) for write_item, element in zip(writes, value, strict=True)]
 
-    return _Schema(read, write)
+    kind = plain[0]
+    return _Schema(
+        read,
+        write,
+        alike=(count, kind) if kind is not None and set(plain) == {kind} else None,
+        is_direct=all(item.is_direct for item in items),
+    )
 
 
 def _enum(cls: type[enum.Enum]) -> _Schema:
@@ -342,8 +367,9 @@ def _record(cls: type[Any]) -> _Schema:
     fields = [attribute for attribute in attrs.fields(cls) if attribute.init]  # the others are derived
     names = [attribute.name for attribute in fields]
     aliases = [attribute.alias or attribute.name for attribute in fields]
+    by_name = any(attribute.kw_only for attribute in fields)
     schemas = [_schema(attribute.type) for attribute in fields]
-    readers = [(alias, schema.read, schema.scalar) for alias, schema in zip(aliases, schemas, strict=True)]
+    readers = [(schema.read, schema.scalar) for schema in schemas]
     writers = [schema.write for schema in schemas]
     plain = [schema.scalar for schema in schemas]
     count = len(fields)
@@ -359,23 +385,23 @@ def _record(cls: type[Any]) -> _Schema:
                 expected = f"{least} to {count}" if defaults else count
                 raise DecodeError(f"expected {expected} fields, got {claimed}")
             present = readers[:claimed]
-        values: dict[str, Any] = {}
+        values: list[Any] = []
         scalar = stream.scalar
         try:
-            for alias, read_field, kind in present:
+            for read_field, kind in present:
                 if kind is None:
-                    values[alias] = read_field(stream)
+                    values.append(read_field(stream))
                     continue
                 value = scalar()
                 if type(value) is not kind:
                     raise _unexpected(kind, value)
-                values[alias] = value
+                values.append(value)
         except DecodeError as error:
             raise error.inside("." + names[len(values)]) from error.__cause__
         except (ValueError, msgpack.UnpackException) as error:
             raise DecodeError(_malformed(error), "." + names[len(values)]) from error
         try:
-            return cls(**values)
+            return cls(**dict(zip(aliases, values, strict=False))) if by_name else cls(*values)
         except Exception as error:  # whatever a validator raises, the sender is the one who is wrong
             raise DecodeError(str(error) or type(error).__name__) from error
 
@@ -399,7 +425,8 @@ def _record(cls: type[Any]) -> _Schema:
             written.pop()
         return written
 
-    return _Schema(read, write_without_defaults if defaults else write)
+    is_direct = not defaults and all(schema.is_direct for schema in schemas)
+    return _Schema(read, write_without_defaults if defaults else write, is_direct=is_direct)
 
 
 def _trailing(cls: type[Any], fields: "list[attrs.Attribute[Any]]") -> "list[attrs.Attribute[Any]]":

@@ -185,14 +185,13 @@ class Agreement:
     @property
     def leader(self) -> bytes:
         view = self.safety.view
-        known = self._leaders.get(view)
-        if known is None:
-            known = self._leaders[view] = leader_of(self.order, self.height, view)
-        return known
+        return self._leaders.get(view) or self._leaders.setdefault(
+            view, leader_of(self.order, self.height, view)
+        )
 
     @property
     def is_leader(self) -> bool:
-        return self.leader == self.me
+        return (self._leaders.get(self.safety.view) or self.leader) == self.me
 
     @property
     def may_propose_anew(self) -> bool:

@@ -301,7 +301,7 @@ class Vote:
     block_hash: bytes = field(validator=_digest)
 
 
-@frozen
+@frozen(cache_hash=True)
 class Certificate:
     """More than 2/3 of the validators signed the same `Vote`. `round` is that of the vote envelopes."""
 

@@ -57,7 +57,7 @@ class Rules:
 def sharers_pinned(state: LedgerState, tally: Tally) -> tuple[bytes, ...]:
     """U1: bundle held by more than 1/3 of all, valid shares by T holders, no complaint left unanswered."""
     learning = state.learning
-    proposers = set(learning.proposers)
+    proposers = learning.proposer_set
     accused = set(tally.attested(Kind.COMPLAINT))
     return tuple(
         peer
@@ -328,11 +328,12 @@ def is_receipted(
     state: LedgerState, proposer: bytes, upload_digest: bytes, vouchers: Iterable[Statement]
 ) -> bool:
     """Did the active aggregator sign for this upload?"""
+    signed = (state.learning.attempt, proposer, upload_digest)
     return any(
-        isinstance(voucher.body, Receipt)
+        isinstance(body := voucher.body, Receipt)
         and voucher.sender == state.learning.aggregator
         and voucher.round == state.round
-        and voucher.body == Receipt(state.learning.attempt, proposer, upload_digest)
+        and (body.attempt, body.proposer, body.upload_digest) == signed
         for voucher in vouchers
     )
 
