@@ -24,6 +24,9 @@ PARALLEL_CHUNKS = 16
 """Requests under way, over all blobs."""
 PARALLEL_CHUNKS_OF_A_BLOB = 4
 CHUNK_TIMEOUT_S = 10.0
+SLOW_CHUNK_S = 2.0
+"""How long a holder may take while others are left to ask. Twice as long after each that took longer: the
+line that is slow may be this node's own."""
 PATIENCE = 2
 """How often a holder may fail to answer, for one blob, before it is asked no more."""
 BAD_CHUNK = "bad-chunk"
@@ -50,18 +53,34 @@ class Threads(Protocol):
 
 @define
 class _Pull:
-    """One blob on its way."""
+    """One blob on its way. `reserves` are asked once a holder has failed or let the node wait."""
 
     digest: Digest
     patience: dict[PeerId, int] = field(factory=dict)
+    reserves: set[PeerId] = field(factory=set)
     refused: set[PeerId] = field(factory=set)
+    slow_s: float = field(factory=lambda: SLOW_CHUNK_S)
     last_failure: str = "no holder is known"
     stopped: FetchError | None = None
 
-    def add(self, holders: tuple[PeerId, ...]) -> None:
+    def add(self, holders: tuple[PeerId, ...], reserves: tuple[PeerId, ...] = ()) -> None:
         for holder in holders:
             if holder not in self.refused:
                 self.patience[holder] = PATIENCE
+        self.reserves.update(reserves)
+        if not self.patience:
+            self.call_reserves()
+
+    def call_reserves(self) -> None:
+        """From now on ask them like any holder."""
+        for holder in self.reserves - self.refused:
+            self.patience.setdefault(holder, PATIENCE)
+        self.reserves.clear()
+
+    def may_take_s(self) -> float:
+        """How long the next answer may take: not as long where another holder can be asked."""
+        others_left = self.reserves or len(self.patience) > 1
+        return min(self.slow_s, CHUNK_TIMEOUT_S) if others_left else CHUNK_TIMEOUT_S
 
     def failed(self, holder: PeerId, why: str, patience: int) -> None:
         """`holder` did not give a chunk and is asked again while patience lasts."""
@@ -71,6 +90,7 @@ class _Pull:
             self.patience[holder] = left
         else:
             self.patience.pop(holder, None)
+        self.call_reserves()
 
 
 class Fetcher:
@@ -102,16 +122,16 @@ class Fetcher:
         self._slots = asyncio.Semaphore(PARALLEL_CHUNKS)
         self._pulls: dict[Digest, _Pull] = {}
 
-    def fetch(self, digest: Digest, holders: tuple[PeerId, ...]) -> None:
+    def fetch(self, digest: Digest, holders: tuple[PeerId, ...], reserves: tuple[PeerId, ...] = ()) -> None:
         """Begin to fetch `digest` from `holders`, or answer at once if it is held."""
         pull = self._pulls.get(digest)
         if pull is not None:
-            pull.add(holders)
+            pull.add(holders, reserves)
         elif digest in self._blobs:
             self._deliver(BlobReady(digest), "held")
         else:
             pull = self._pulls[digest] = _Pull(digest)
-            pull.add(holders)
+            pull.add(holders, reserves)
             self._spawn(self._run(pull))
 
     def abandon(self, digest: Digest) -> None:
@@ -181,10 +201,13 @@ class Fetcher:
                     raise pull.stopped
                 if not pull.patience:
                     raise FetchError(f"chunk {index}: no holder left: {pull.last_failure}")
-                holder = self._random.choice(sorted(pull.patience))
+                holder, limit_s = self._random.choice(sorted(pull.patience)), pull.may_take_s()
+                began = asyncio.get_running_loop().time()
                 try:
-                    data = await self._source.fetch_chunk(holder, pull.digest, index, CHUNK_TIMEOUT_S)
+                    data = await self._source.fetch_chunk(holder, pull.digest, index, limit_s)
                 except TransportError as error:
+                    if asyncio.get_running_loop().time() - began >= limit_s:
+                        pull.slow_s *= 2
                     pull.failed(holder, str(error), 1)
                     continue
                 if data is None:

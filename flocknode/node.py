@@ -275,8 +275,8 @@ class Node:
             case CancelJob(key):
                 self._inbox.revoke(("job", key))
                 self._jobs.cancel(key)
-            case Fetch(digest, holders):
-                self._fetcher.fetch(digest, holders)
+            case Fetch(digest, holders, reserves):
+                self._fetcher.fetch(digest, holders, reserves)
             case Penalise(peer, why):
                 standing = self._transport.penalise(peer, why)
                 self._log.info("penalised", peer=peer_name(peer), why=why, **_told(standing))

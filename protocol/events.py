@@ -121,10 +121,14 @@ class Broadcast:
 
 @frozen
 class Fetch:
-    """Fetch the blob from any of the holders, in chunks; answers `BlobReady` or `BlobFailed`."""
+    """Fetch the blob from any of the holders, in chunks; answers `BlobReady` or `BlobFailed`.
+
+    `reserves` are asked too once one of the holders fails or lets the node wait, or where there is none.
+    """
 
     digest: Digest
     holders: tuple[PeerId, ...]
+    reserves: tuple[PeerId, ...] = ()
 
 
 @frozen

@@ -1,4 +1,7 @@
-"""Fetching blobs between simulated nodes: holders are asked one after the other, in random order."""
+"""Fetching blobs between simulated nodes: holders are asked one after the other, in random order.
+
+As in `flocknode.fetcher`, reserves come in when a holder fails or is slow; the slow are asked again at last.
+"""
 
 from __future__ import annotations
 
@@ -31,22 +34,28 @@ class Fetching:
         self._by_peer = by_peer
         self._deliver = deliver
 
-    def fetch(self, node: Node, digest: Digest, holders: Iterable[PeerId]) -> None:
+    def fetch(
+        self, node: Node, digest: Digest, holders: Iterable[PeerId], reserves: Iterable[PeerId] = ()
+    ) -> None:
         """Begin, or add holders to what is under way."""
         if digest in node.blobs:
             self._schedule.push(0, self._deliver, node, node.life, BlobReady(digest))
             return
         under_way = node.fetches.get(digest)
-        state = under_way or node.fetches.setdefault(digest, FetchState())
-        for peer in holders:
-            for holder in self._by_peer.get(peer, ()):
+        state = under_way or node.fetches.setdefault(digest, FetchState(self._delays.slow_fetch_ms))
+        for named, row in ((holders, state.untried), (reserves, state.reserves)):
+            for holder in (twin for peer in named for twin in self._by_peer.get(peer, ())):
                 if holder.peer != node.peer and holder.index not in state.asked:
                     state.asked.add(holder.index)
-                    state.untried.append(holder.index)
+                    row.append(holder.index)
         if under_way is None:
             self._ask_next(node, digest, state)
 
     def _ask_next(self, node: Node, digest: Digest, state: FetchState) -> None:
+        if not state.untried:
+            state.untried, state.reserves = state.reserves, []
+        if not state.untried:
+            state.untried, state.slow, state.slow_ms = state.slow, [], None
         if not state.untried:
             del node.fetches[digest]
             self._schedule.push(0, self._deliver, node, node.life, BlobFailed(digest))
@@ -59,9 +68,26 @@ class Fetching:
             data, duration = None, self._schedule.draw(self._delays.fetch_timeout_ms)
         else:
             duration = self._network.round_trip_ms(node.index, holder.index, len(data or b""))
-        self._schedule.push(
-            duration, self._end_attempt, node, node.life, digest, state, holder, holder.life, data
-        )
+        others_left = bool(state.untried or state.reserves)
+        if state.slow_ms is not None and duration > state.slow_ms and others_left:
+            self._schedule.push(state.slow_ms, self._lose_patience, node, node.life, digest, state, holder)
+        else:
+            self._schedule.push(
+                duration, self._end_attempt, node, node.life, digest, state, holder, holder.life, data
+            )
+
+    def _lose_patience(self, node: Node, life: int, digest: Digest, state: FetchState, holder: Node) -> None:
+        """Others are asked; this holder again when there is no other."""
+        if node.life == life and node.fetches.get(digest) is state:
+            assert state.slow_ms is not None
+            state.slow.append(holder.index)
+            state.slow_ms *= 2
+            self._ask_others(node, digest, state)
+
+    def _ask_others(self, node: Node, digest: Digest, state: FetchState) -> None:
+        state.untried += state.reserves
+        state.reserves = []
+        self._ask_next(node, digest, state)
 
     def _served(self, holder: Node, node: Node, digest: Digest) -> bytes | None:
         """What a holder answers; bytes that a dishonest one made up are found out by their digest."""
@@ -86,7 +112,7 @@ class Fetching:
             return
         broken = holder.life != holder_life or not self._network.connectable(node.index, holder.index)
         if data is None or broken:
-            self._ask_next(node, digest, state)
+            self._ask_others(node, digest, state)
             return
         del node.fetches[digest]
         node.blobs[digest] = data

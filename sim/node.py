@@ -34,9 +34,13 @@ class CrashPlan:
 
 @define
 class FetchState:
-    """A blob on its way: holders by node index that are still to be asked."""
+    """A blob on its way: holders by node index that are still to be asked, at once, later, and at last."""
 
+    slow_ms: Millis | None
+    """How long a holder may take now while others are left; None: as long as it likes."""
     untried: list[int] = field(factory=list)
+    reserves: list[int] = field(factory=list)
+    slow: list[int] = field(factory=list)
     asked: set[int] = field(factory=set)
 
 

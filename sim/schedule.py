@@ -23,6 +23,8 @@ class Delays:
     notice_ms: tuple[int, int] = (1, 400)
     connect_ms: tuple[int, int] = (5, 200)
     fetch_timeout_ms: tuple[int, int] = (500, 1_500)
+    slow_fetch_ms: int = 2_000
+    """How long a holder may take while others are left to ask; twice as long after each that took longer."""
 
 
 class Schedule:

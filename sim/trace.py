@@ -105,8 +105,9 @@ def effect_text(effect: Effect, name: Callable[[PeerId], str]) -> str:
             return f"> {name(peer)} {_payload(data)}"
         case Broadcast(data):
             return f"> all {_payload(data)}"
-        case Fetch(digest, holders):
-            return f"fetch {digest.hex()[:12]} {','.join(map(name, holders))}"
+        case Fetch(digest, holders, reserves):
+            then = f" then {','.join(map(name, reserves))}" if reserves else ""
+            return f"fetch {digest.hex()[:12]} {','.join(map(name, holders))}{then}"
         case PutBlob(digest, data):
             return f"put {digest.hex()[:12]} {len(data)}"
         case DropBlob(digest):

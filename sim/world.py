@@ -344,8 +344,8 @@ class World(Injection):
                     self._connections.send(node, target, data)
             case Broadcast(data):
                 self._connections.broadcast(node, data)
-            case Fetch(digest, holders):
-                self._fetching.fetch(node, digest, holders)
+            case Fetch(digest, holders, reserves):
+                self._fetching.fetch(node, digest, holders, reserves)
             case PutBlob(digest, data):
                 if node.honest and blob_digest(data) != digest:
                     raise SimulationError(self, f"node {node.index} puts a blob under a wrong digest")

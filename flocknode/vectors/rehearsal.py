@@ -141,8 +141,8 @@ class Rehearsal:
                 self.waiting.extend(
                     (other, Received(me, data)) for peer, other in self.seats.items() if peer != me
                 )
-            case Fetch(blob, holders):
-                self.waiting.append((seat, self._fetched(seat, blob, holders)))
+            case Fetch(blob, holders, reserves):
+                self.waiting.append((seat, self._fetched(seat, blob, (*holders, *reserves))))
             case PutBlob(blob, data):
                 seat.blobs[blob] = data
             case DropBlob(blob):

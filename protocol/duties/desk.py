@@ -41,7 +41,6 @@ class Desk:
     clock: PhaseClock = field(init=False)
     blobs: set[bytes] = field(factory=set, init=False)
     fetching: set[bytes] = field(factory=set, init=False)
-    missed: set[bytes] = field(factory=set, init=False)
     unavailable: set[bytes] = field(factory=set, init=False)
     seeds: dict[int, bytes] = field(factory=dict, init=False)
     residual: durable.Residual | None = field(default=None, init=False)
@@ -135,25 +134,22 @@ class Desk:
         """Is the blob held? If not, fetch it: from its source first, then from anyone who may have it."""
         if blob in self.blobs:
             return True
-        named = (*source, *others) if blob in self.missed else source
-        holders = tuple(dict.fromkeys(peer for peer in named if peer != self.me))
-        if blob not in self.fetching and blob not in self.unavailable and holders:
+        holders = tuple(dict.fromkeys(peer for peer in source if peer != self.me))
+        reserves = tuple(dict.fromkeys(peer for peer in others if peer != self.me and peer not in holders))
+        if blob not in self.fetching and blob not in self.unavailable and (holders or reserves):
             self.fetching.add(blob)
-            self.outbox.add(Fetch(blob, holders))
+            self.outbox.add(Fetch(blob, holders, reserves))
         return False
 
     def take_blob(self, blob: bytes) -> None:
         """A fetch succeeded."""
         self.fetching.discard(blob)
-        self.missed.discard(blob)
         self.blobs.add(blob)
 
     def miss_blob(self, blob: bytes) -> None:
-        """A fetch failed: ask the others at once, and after that once a repair interval."""
+        """A fetch failed: try again once a repair interval."""
         self.fetching.discard(blob)
-        if blob in self.missed:
-            self.unavailable.add(blob)
-        self.missed.add(blob)
+        self.unavailable.add(blob)
 
     def retry_blobs(self) -> None:
         """By now somebody else may have what nobody had."""

@@ -40,9 +40,9 @@ def take_and_sign(desk: Desk, *, witnessing: bool) -> None:
                 desk.outbox.publish(state.round, Kind.RECEIPT, Receipt(attempt, bundle.peer, upload))
 
 
-def want_upload(desk: Desk, proposer: bytes, upload: bytes, others: tuple[bytes, ...] = ()) -> bool:
-    """Is the upload held? If not, fetch it from who may have it, then from the others."""
-    return upload in desk.blobs or desk.want_blob(upload, upload_holders(desk, proposer), others)
+def want_upload(desk: Desk, proposer: bytes, upload: bytes) -> bool:
+    """Is the upload held? If not, fetch it from who may have it."""
+    return upload in desk.blobs or desk.want_blob(upload, upload_holders(desk, proposer))
 
 
 def upload_holders(desk: Desk, proposer: bytes) -> tuple[bytes, ...]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from protocol import keys
 from protocol.duties.check import candidate, collect_pinned_findings, verify_job
 from protocol.duties.desk import Desk
-from protocol.duties.uploads import want_upload
+from protocol.duties.uploads import upload_holders
 from protocol.jobs import DisputeJob, EvaluateJob, EvaluateResult
+from protocol.ledger.state import PinnedContribution
 from protocol.messages import Kind, SealedVote, VoteOpening, vote_hash
 
 VOTE_FOR, ABSTAIN, VOTE_AGAINST = 1, 0, -1
@@ -53,6 +54,18 @@ def open_vote(desk: Desk) -> None:
         desk.outbox.publish(round_, Kind.VOTE_OPENING, opening)
 
 
+def want_disputed_upload(desk: Desk, contribution: PinnedContribution) -> bool:
+    """As `want_upload`, but from the aggregator first: it pays for an upload that is missing.
+
+    Its proposer, or who only says that it has it, would let everybody wait until the deadline.
+    """
+    claim, upload = desk.learning.claim, contribution.upload_digest
+    if upload in desk.blobs or claim is None:
+        return upload in desk.blobs
+    others = (*upload_holders(desk, contribution.peer), *desk.state.validators)
+    return desk.want_blob(upload, (claim.aggregator,), others)
+
+
 def dispute(desk: Desk) -> None:
     learning = desk.learning
     if desk.has_run("dispute"):
@@ -60,7 +73,7 @@ def dispute(desk: Desk) -> None:
     held = []
     for contribution in learning.contributors:
         desk.memory.blobs.add(contribution.upload_digest)
-        held.append(want_upload(desk, contribution.peer, contribution.upload_digest, desk.state.validators))
+        held.append(want_disputed_upload(desk, contribution))
     collect_pinned_findings(desk)
     job = verify_job(desk)
     if all(held) and job is not None:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
+from protocol.ledger.state import Phase
 from protocol.params import CommitmentScheme, Sparsify
 from protocol.secagg.commitment import SingularCommitment
 from protocol.secagg.scheme import Scheme
@@ -47,6 +48,7 @@ from sim.attacks.attack import Attack, Result
 from sim.attacks.trial import NODES, Staging, Trial, run_trial
 from sim.attacks.voting import STRICT
 from sim.filters import Filter
+from sim.network import Impairment
 from sim.scenario.outcome import proven_faults
 from sim.scenes import Cast, Scene
 
@@ -187,7 +189,24 @@ def _judge_profit(name: str, trial: Trial) -> Result:
 
 def _framing(name: str, profile: str, seed: int) -> Result:
     """Whether the honest aggregator pays for what a client committed to."""
-    trial = run_trial(Staging(cast=_by_proposer(Inconsistent(unchanged, off_by_one))), profile, seed)
+    return _judge_framing(name, run_trial(Staging(cast=_by_mis_committer()), profile, seed))
+
+
+def _framing_by_stalling(name: str, profile: str, seed: int) -> Result:
+    """The same, where whoever asks the client for its upload is still waiting when the dispute ends."""
+
+    def stall(scene: Scene) -> None:
+        scene.run_until(scene.observer, Phase.BALLOT)
+        scene.world.network.impair([scene.proposers[0]], Impairment(delay_ms=STALL_MS))
+
+    return _judge_framing(name, run_trial(Staging(cast=_by_mis_committer(), during=stall), profile, seed))
+
+
+def _by_mis_committer() -> Cast:
+    return _by_proposer(Inconsistent(unchanged, off_by_one))
+
+
+def _judge_framing(name: str, trial: Trial) -> Result:
     scene = trial.scene
     framed = scene.peer(scene.aggregator)
     paid = scene.change(scene.aggregator) < 0
@@ -214,6 +233,9 @@ def _two_claims(name: str, profile: str, seed: int) -> Result:
 
     return _judge(name, run_trial(Staging(cast=cast), profile, seed))
 
+
+STALL_MS = 6_000
+"""Longer than a dispute may last; a round of the staging ends all the same."""
 
 _ANOTHER = "the model adopted is not what the plain sum of the updates leads to"
 _PROFIT = "the attackers have more stake than after an honest run"
@@ -291,6 +313,12 @@ CONTRIBUTIONS = (
         "a proposer commits to another update than it uploads",
         "the honest aggregator pays or is blamed",
         _framing,
+    ),
+    Attack(
+        "framed-by-stalling",
+        "a proposer commits to another update than it uploads, and lets whoever asks for its upload wait",
+        "the honest aggregator pays or is blamed",
+        _framing_by_stalling,
     ),
     Attack(
         "sabotage-for-profit",

@@ -60,7 +60,7 @@ def bounds(engine: Engine, forged: int = 0) -> Iterator[Bound]:
     yield Bound("peers answered", len(talks._answered_ms), members)
     yield Bound("reasons of refusals", len(engine.rejects), REASONS)
     yield Bound("blobs that are fetched", len(desk.fetching), 4 * members)
-    yield Bound("blobs that nobody gave", len(desk.missed) + len(desk.unavailable), 8 * members)
+    yield Bound("blobs that nobody gave", len(desk.unavailable), 4 * members)
     yield Bound("blobs", len(desk.blobs), 8 * members)
 
 

@@ -56,8 +56,8 @@ def _wrong(engine: Engine, effect: Effect) -> str | None:
             return "to itself" if peer == engine.me else _wrong_message(engine, data)
         case Broadcast(data):
             return _wrong_message(engine, data)
-        case Fetch(digest, holders):
-            return _wrong_fetch(engine, digest, holders)
+        case Fetch(digest, holders, reserves):
+            return _wrong_fetch(engine, digest, (*holders, *reserves))
         case SetTimer(key, delay_ms):
             if key not in TIMER_KEYS:
                 return "an unknown timer"

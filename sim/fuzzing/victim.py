@@ -99,8 +99,8 @@ class Victim:
             case DropBlob(digest):
                 self.blobs.pop(digest, None)
                 self.fetches.pop(digest, None)
-            case Fetch(digest, holders):
-                self.fetches[digest] = holders
+            case Fetch(digest, holders, reserves):
+                self.fetches[digest] = (*holders, *reserves)
             case RunJob(key, job) if self.works:
                 self.handle(self.done(key, job))
             case RunJob(key, job):

@@ -59,6 +59,19 @@ def test_a_shipped_scenario_passes_and_all_that_it_names_strikes(path: Path) -> 
     assert not idle, "an adversary never bent anything"
 
 
+@pytest.mark.parametrize("seed", [6, 7])
+def test_a_stalling_proposer_makes_no_honest_aggregator_pay(seed: int) -> None:
+    """Found by a campaign: enough nodes waited for the proposer's upload until the dispute's deadline."""
+    result = run_scenario(shipped("framed-by-stalling"), seed, keep_trace=100_000)
+    assert result.passed, told(result)
+    aggregator = str(result.stage.parts.aggregators[0])
+    lines = list(result.stage.world.trace.lines)
+    begins = next(i for i, line in enumerate(lines) if '"phase": "DISPUTE"' in line)
+    ends = next(i for i, line in enumerate(lines) if '"kind": "DISPUTE"' in line)
+    fetches = [line.split() for line in lines[begins:ends] if " fetch " in line]
+    assert {words[4] for words in fetches} == {aggregator}
+
+
 def test_each_dropout_point_has_its_scenario() -> None:
     names = {path.stem for path in SHIPPED}
     assert len(names) >= 20

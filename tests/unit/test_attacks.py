@@ -58,6 +58,7 @@ EXPECTED = {
     "whole-bound-contribution": ("succeeds", "succeeds"),
     "broken-check": ("detected", "detected"),
     "framed-aggregator": ("harmless", "harmless"),
+    "framed-by-stalling": ("harmless", "harmless"),
     "sabotage-for-profit": ("harmless", "harmless"),
     "poison-for-profit": ("succeeds", "succeeds"),
     "false-dropout": ("succeeds", "harmless"),

@@ -13,9 +13,10 @@ from typing import Any
 import attrs
 import pytest
 
+from flocknode import fetcher as fetcher_module
 from flocknode.blobs import BlobStore, BlobStoreError
 from flocknode.fetcher import BAD_CHUNK, PARALLEL_CHUNKS, PATIENCE, Fetcher
-from flocknode.transport.base import UnreachableError
+from flocknode.transport.base import FetchFailedError, UnreachableError
 from protocol.blob import CHUNK_BYTES, Chunk, blob_digest, chunk
 from protocol.codec import encode
 from protocol.events import BlobFailed, BlobReady
@@ -39,6 +40,8 @@ class Network:
         self.asked: Counter[bytes] = Counter()
         self.penalised: Counter[tuple[bytes, str]] = Counter()
         self.under_way = self.most_under_way = 0
+        self.stalling: set[bytes] = set()
+        self.longest_s: dict[bytes, float] = {}
         self.gate = asyncio.Event()
         self.gate.set()
 
@@ -46,7 +49,11 @@ class Network:
         self.asked[peer] += 1
         self.under_way += 1
         self.most_under_way = max(self.most_under_way, self.under_way)
+        self.longest_s[peer] = max(self.longest_s.get(peer, 0.0), timeout_s)
         try:
+            if peer in self.stalling:
+                await asyncio.sleep(timeout_s)
+                raise FetchFailedError(peer, digest, index, f"no reply in {timeout_s} s")
             await self.gate.wait()
             await asyncio.sleep(0)
             if peer not in self.holders:
@@ -216,6 +223,42 @@ async def test_a_holder_that_fails_once_is_asked_again(tmp_path: Path) -> None:
     w = world(tmp_path, {peer(1): stumbling})
     w.fetcher.fetch(blob_digest(SMALL), (peer(1),))
     assert await w.settle() == [BlobReady(blob_digest(SMALL))]
+
+
+async def test_reserves_are_asked_only_once_a_holder_has_failed(tmp_path: Path) -> None:
+    w = world(tmp_path, {peer(1): honest(SMALL), peer(2): honest(SMALL)})
+    w.fetcher.fetch(blob_digest(SMALL), (peer(1),), (peer(2),))
+    assert await w.settle() == [BlobReady(blob_digest(SMALL))]
+    assert w.network.asked == {peer(1): 1}
+    for number, holders in enumerate(((peer(3),), ())):
+        w.store.drop(blob_digest(SMALL))
+        w.fetcher.fetch(blob_digest(SMALL), holders, (peer(2),))
+        assert len(await w.settle()) == 2 + number
+    assert all(isinstance(answer, BlobReady) for answer, _ in w.answers)
+    assert 1 <= w.network.asked[peer(3)] <= PATIENCE
+
+
+async def test_a_holder_that_stalls_holds_up_a_blob_no_longer_than_it_may(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Were it waited for like the last holder there is, the test would take ten seconds a chunk."""
+    monkeypatch.setattr(fetcher_module, "SLOW_CHUNK_S", 0.02)
+    for seed in range(5):
+        directory = tmp_path / str(seed)
+        directory.mkdir()
+        w = world(directory, {peer(2): honest(LARGE)}, seed=seed)
+        w.network.stalling = {peer(1)}
+        w.fetcher.fetch(blob_digest(LARGE), (peer(1), peer(2)), (peer(3),))
+        assert await asyncio.wait_for(w.settle(), 5) == [BlobReady(blob_digest(LARGE))]
+        assert w.network.longest_s.get(peer(1), 0.0) < fetcher_module.CHUNK_TIMEOUT_S
+        assert not w.network.penalised
+
+
+async def test_the_last_holder_has_the_whole_time(tmp_path: Path) -> None:
+    w = world(tmp_path, {peer(1): honest(SMALL)})
+    w.fetcher.fetch(blob_digest(SMALL), (peer(1),))
+    await w.settle()
+    assert w.network.longest_s[peer(1)] == fetcher_module.CHUNK_TIMEOUT_S
 
 
 async def test_a_held_blob_is_answered_at_once(tmp_path: Path) -> None:

@@ -49,6 +49,31 @@ def test_a_blob_is_fetched_once_and_survives() -> None:
     assert toys.events(0, Start)[1].blobs == {DIGEST}
 
 
+def test_reserves_are_asked_once_a_holder_lets_the_node_wait_or_where_there_is_none() -> None:
+    slow = LinkModel(latency_min_ms=60_000, latency_max_ms=60_000)
+    for holders in ((peer(1),), ()):
+        has = on(Start, PutBlob(DIGEST, BLOB))
+        toys = Toys([on(Command, Fetch(DIGEST, holders, (peer(2),))), has, has])
+        toys.world.run_for(500)
+        toys.world.network.set_link(0, 1, slow)
+        toys.world.command(0, b"")
+        toys.world.run_for(5_000)
+        assert toys.events(0, BlobReady) == [BlobReady(DIGEST)]
+
+
+def test_a_slow_holder_is_waited_for_where_there_is_no_other() -> None:
+    toys = Toys(
+        [on(Command, Fetch(DIGEST, (peer(1),), (peer(2),))), on(Start, PutBlob(DIGEST, BLOB)), silent]
+    )
+    toys.world.run_for(500)
+    toys.world.network.set_link(0, 1, LinkModel(latency_min_ms=9_000, latency_max_ms=9_000))
+    toys.world.command(0, b"")
+    toys.world.run_for(9_000)
+    assert not toys.events(0, BlobReady)
+    toys.world.run_for(9_000)
+    assert toys.events(0, BlobReady) == [BlobReady(DIGEST)]
+
+
 def test_a_fetch_fails_when_nobody_has_the_blob_and_may_be_repeated() -> None:
     toys = Toys([on(Command, Fetch(DIGEST, (peer(1), peer(9)))), silent])
     toys.world.run_for(500)
