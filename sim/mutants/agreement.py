@@ -208,7 +208,7 @@ AGREEMENT = (
         breaks='notation: m(n) = floor(n/3) + 1, "more than 1/3"',
         caught_by="pins",
         swaps=(Swap(certificates, "more_than_third", _a_third),),
-        hunters=(Hunter(manifest="known-to-few"),),
+        hunters=tuple(Hunter(manifest="known-to-few", seed=seed) for seed in (2, 4, 6, 9)),
     ),
     Mutant(
         name="ready-counted-twice",
