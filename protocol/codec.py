@@ -203,7 +203,8 @@ class _Schema:
 
     `scalar`: the type itself, where a value is its own plain form. `alike`: of a tuple of so many scalars of
     one type, both. `is_direct`: what is read is what would be written, save for longer forms of numbers and
-    lengths; not so where a set may be in another order or a default spelled out.
+    lengths; not so where a set may be in another order or a default spelled out. It rests on classes that
+    keep the very values that they are made of.
     """
 
     read: Read
@@ -364,6 +365,8 @@ def _enum(cls: type[enum.Enum]) -> _Schema:
 
 def _record(cls: type[Any]) -> _Schema:
     attrs.resolve_types(cls)
+    if "__attrs_init__" in vars(cls) or any(attribute.converter for attribute in attrs.fields(cls)):
+        raise SchemaError(f"{cls.__name__} is made of other values than it is given")
     fields = [attribute for attribute in attrs.fields(cls) if attribute.init]  # the others are derived
     names = [attribute.name for attribute in fields]
     aliases = [attribute.alias or attribute.name for attribute in fields]

@@ -192,7 +192,10 @@ class Engine:
         return effects
 
     def _advance(self) -> None:
-        """Duties, judgements, Readys and proposals, until nothing more is due."""
+        """Duties, judgements, Readys and proposals, until the agreement has nothing more to go on with.
+
+        Duties that did something are looked at again with the next event.
+        """
         talks = self.negotiation
         woken = self._due
         while woken or self._look or talks.moved:

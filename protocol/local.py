@@ -31,6 +31,7 @@ class RoundMemory:
     packages: dict[bytes, SharePackage] = field(factory=dict)
     proven: dict[bytes, ShareBundle] = field(factory=dict)
     boxes: dict[bytes, bytes] = field(factory=dict)
+    bad_openings: set[bytes] = field(factory=set)
     zs: dict[bytes, bytes] = field(factory=dict)
     released: list[Mapping[ShareKey, HeldShare]] = field(factory=list)
     counted_releases: set[bytes] = field(factory=set)

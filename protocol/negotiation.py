@@ -154,7 +154,8 @@ class Negotiation:
         body = statement.body
         assert isinstance(body, Ready)
         if self._is_current(peer, statement, body.height, now) and statement.round == self.desk.state.round:
-            self.moved |= self.readiness.take(statement) and self.readiness.has_quorum
+            new = self.readiness.take(statement)
+            self.moved |= new and (self.readiness.has_quorum or self.judging.is_waiting)
 
     def on_proposal(self, peer: bytes, statement: Statement, now: Millis) -> None:
         assert isinstance(statement.body, Proposal)

@@ -69,7 +69,7 @@ class Pool:
         It only grows while the round matters, so its length tells whether anything has changed. None are
         noted of transactions.
         """
-        return self._row(round_, kind).changes
+        return () if kind == _TRANSACTION else self._row(round_, kind).changes
 
     def note_conflict(self, first: Statement, second: Statement) -> bool:
         """Two different statements of one slot: evidence. True if there was none for this slot."""

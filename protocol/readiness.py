@@ -79,7 +79,7 @@ class Readiness:
         self._steps = self._steps_left(look, (have, expected))
 
     def _steps_left(self, look: Look, counted: tuple[int, int]) -> int:
-        """How many statements of `ONE_MORE` must come in before `track` could do anything."""
+        """How many messages of `ONE_MORE` must come in before `track` could do anything."""
         clock = self.desk.clock
         have, expected = counted
         if look.phase is Phase.SHARE and look.has_complaints:
@@ -179,7 +179,7 @@ class Readiness:
 
     @property
     def has_quorum(self) -> bool:
-        """Have enough said Ready for a block? With fewer, one more makes nothing due."""
+        """Have enough said Ready for a block? With fewer, one more gives a leader nothing to propose."""
         return len(self._readys) >= quorum(len(self.desk.state.validators))
 
     def _count(self) -> Tally:

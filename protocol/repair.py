@@ -162,8 +162,8 @@ class Repair:
 class _Shelf:
     """The statements of one round and kind, as evidence too; of transactions, all that are held.
 
-    `tags`: the first bytes of their ids. What a round's statement has left in the pool stays until the round
-    is over, so that `follow` only adds.
+    `tags`: the first bytes of their ids. A statement stays in the pool until its round is over, be it as
+    evidence, since a slot is pinned once; so `follow` only adds.
     """
 
     pool: Pool

@@ -49,7 +49,7 @@ class Remembered(Generic[K, V]):
         self.get: Callable[[K], V | None] = self._entries.get
 
     def keep(self, key: K, value: V, weight: int = 1) -> V:
-        """Remember a value that is not None, and return it. A key keeps its first weight."""
+        """Remember a value that is not None, and return it. Its weight follows from the key."""
         if key not in self._entries:
             self._weights.append((key, weight))
             self._held += weight

@@ -29,7 +29,8 @@ LOOKED_AT = {
 """What others say that may make something due; the rest is for the agreement on the next block."""
 
 FOR_AGGREGATORS = frozenset({Kind.CONTRIBUTION, Kind.RECEIPT, Kind.WITNESS, Kind.SHARE_RELEASE})
-"""The same of the aggregator in CONTRIBUTE and AGGREGATE, and of the voters that come to witness for it."""
+"""The same of the aggregator in CONTRIBUTE and AGGREGATE, and in CONTRIBUTE of voters, who witness what it
+leaves out."""
 
 
 def looked_at(desk: Desk) -> frozenset[Kind]:

@@ -74,7 +74,11 @@ def open_boxes(desk: Desk) -> None:
 
 
 def open_box(desk: Desk, dealer: bytes) -> Kind | None:
-    """Open a dealer's box, if it and the bundle are here: what is held of it then, shares or a complaint."""
+    """Open a dealer's box, if it and its bundle are here.
+
+    `SEALED_SHARES` if what was in it is held now, `COMPLAINT` if it is complained about, None if nothing was
+    opened.
+    """
     round_, memory = desk.state.round, desk.memory
     if dealer not in memory.boxes or not desk.is_proposer or dealer not in desk.learning.proposers:
         return None
@@ -139,7 +143,7 @@ def take_share_openings(desk: Desk) -> None:
         if opening.body.holder != desk.me or dealer not in desk.learning.proposers:
             continue
         bundle = desk.pool.get(round_, Kind.SHARE_BUNDLE, dealer)
-        if bundle is None or dealer in desk.memory.packages:
+        if bundle is None or dealer in desk.memory.packages or opening.id in desk.memory.bad_openings:
             continue
         assert isinstance(bundle.body, ShareBundle)
         try:
@@ -151,6 +155,7 @@ def take_share_openings(desk: Desk) -> None:
                 bundle.body.share_roots,
             )
         except ShareError as error:
+            desk.memory.bad_openings.add(opening.id)
             desk.outbox.notify("bad_share_opening", dealer=keys.peer_name(dealer), why=str(error))
             continue
         keep_package(desk, dealer, package, opening.body.package, bundle.body)
@@ -197,4 +202,5 @@ def keep_pinned_packages(desk: Desk) -> None:
             memory.zs.pop(dealer, None)
     for dealer, bundle in pinned.items():
         if dealer in memory.packages:
+            memory.zs.pop(dealer, None)  # another bundle than the pinned one may have called it right
             take_z(desk, dealer, memory.packages[dealer].z, bundle.hash_z)

@@ -40,8 +40,8 @@ class BenchError(ValueError):
 class Stopwatch:
     """Wall time by part, each without the parts inside it; `DELIVERY` is what no other part covers.
 
-    It is wound around the methods of objects, and taken off them when enough is known: looking at the clock
-    takes time as well.
+    For nodes that live once. It is wound around the methods of objects, and taken off them when enough is
+    known: looking at the clock takes time as well.
     """
 
     def __init__(self) -> None:
@@ -158,18 +158,22 @@ def bench_simulator(
 def rounds_ended(world: World, rounds: int) -> Callable[[World], bool]:
     """A goal for `World.run`: every node has ended so many rounds. It looks at one node after each event."""
     behind = list(world.nodes)
-    height = -1
+    seen = (-1, -1)
 
     def reached(_: World) -> bool:
-        nonlocal height
-        while behind and behind[-1].height != height:
+        nonlocal seen
+        while behind:
             node = behind[-1]
-            if not isinstance(node.engine, Engine) or node.engine.state.round <= rounds:
-                height = node.height
+            if node.height == seen[0] and node.life == seen[1]:
+                return False
+            if not isinstance(node.engine, Engine):
+                return False
+            if node.engine.state.round <= rounds:
+                seen = node.height, node.life
                 return False
             behind.pop()
-            height = -1
-        return not behind
+            seen = (-1, -1)
+        return True
 
     return reached
 

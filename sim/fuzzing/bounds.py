@@ -13,6 +13,7 @@ from attrs import frozen
 from protocol.admission import CHECK_RELEASES
 from protocol.cited import CACHE_BYTES, CACHE_SIZE
 from protocol.engine import Engine
+from protocol.messages import Kind
 from protocol.negotiation import EARLY_BYTES, EARLY_MESSAGES
 from sim.invariants.memory import kept_by, most_kept
 
@@ -70,6 +71,7 @@ def _of_statements(engine: Engine, members: int) -> Iterator[Bound]:
     places = 3 * (1 + engine.agreement.view)
     for sender, held in kept["statements"].items():
         yield Bound(f"statements of {sender.hex()[:8]}", held, most["statements"] + 2 * places)
+    yield Bound("rows of the pool", len(engine.pool._rows), 4 * len(Kind))
     yield Bound("conflicts", len(engine.pool.conflicts), members * (most["statements"] + places))
     cited = engine.cited
     yield Bound("cited envelopes", len(cited._opened), CACHE_SIZE)

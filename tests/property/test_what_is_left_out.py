@@ -9,9 +9,11 @@ import pytest
 from protocol import engine
 from protocol.duties.advance import makes_due
 from protocol.duties.desk import Desk
+from protocol.engine import Engine
 from protocol.envelope import Statement
 from protocol.ledger.state import Phase
-from protocol.messages import Kind
+from protocol.messages import STATEMENT_KINDS, Kind
+from protocol.negotiation import Negotiation
 from protocol.readiness import Readiness
 from sim.fuzz.draw import draw_scenario, history_seed
 from sim.scenario.manifest import Scenario, load_scenario
@@ -36,14 +38,33 @@ def digest_of(scenario: Scenario, seed: int) -> str:
 
 
 def look_at_everything(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every statement, box and Ready makes a node look at all duties and at the agreement."""
+    on_sealed_shares, advance = Engine._on_sealed_shares, Negotiation.advance
+
     def always(_: Readiness, kind: Kind, round_: int) -> bool:
         return True
 
     def due(desk: Desk, statement: Statement) -> bool:
         return True
 
+    def everything(desk: Desk) -> frozenset[Kind]:
+        return STATEMENT_KINDS
+
+    def look_at_boxes(self: Engine, peer: bytes, statement: Statement) -> None:
+        self._look = self._due = True  # so that duties open it, and not the box itself
+        on_sealed_shares(self, peer, statement)
+
+    def look_again_after_a_ready(self: Negotiation, now: int) -> None:
+        before = self.desk.clock.ready
+        advance(self, now)
+        self.moved |= self.desk.clock.ready is not before
+
     monkeypatch.setattr(Readiness, "is_concerned", always)
+    monkeypatch.setattr(Readiness, "has_quorum", True)
     monkeypatch.setattr(engine, "makes_due", due)
+    monkeypatch.setattr(engine, "looked_at", everything)
+    monkeypatch.setattr(Engine, "_on_sealed_shares", look_at_boxes)
+    monkeypatch.setattr(Negotiation, "advance", look_again_after_a_ready)
 
 
 @pytest.mark.parametrize("name", SHIPPED)
@@ -61,6 +82,16 @@ def test_drawn_histories(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
     lazy = digest_of(scenario, seed)
     look_at_everything(monkeypatch)
     assert digest_of(scenario, seed) == lazy, f"seed {seed}"
+
+
+def test_a_ready_below_a_quorum_makes_a_node_judge_again_what_waits() -> None:
+    """Found by a review: what the block cites, and the node lacks, is asked for once more."""
+    seed = history_seed(905, 108)
+    scenario = draw_scenario(seed)
+    lazy = digest_of(scenario, seed)
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        look_at_everything(monkeypatch)
+        assert digest_of(scenario, seed) == lazy, f"seed {seed}"
 
 
 def test_a_reveal_gives_its_own_seed_and_leaves_rebuilding_to_the_duty() -> None:

@@ -387,3 +387,24 @@ class MadeDefault:
 def test_what_may_be_left_out_is_checked_when_the_class_is_read(value: object, what: str) -> None:
     with pytest.raises(SchemaError, match=what):
         encode(value)
+
+
+@attrs.frozen
+class Sorted:
+    items: tuple[int, ...] = attrs.field(converter=lambda items: tuple(sorted(items)))
+
+
+@attrs.frozen(init=False)
+class Swapped:
+    first: int
+    second: int
+
+    def __init__(self, second: int, first: int) -> None:
+        self.__attrs_init__(first, second)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("cls", [Sorted, Swapped])
+def test_a_class_that_does_not_keep_what_it_is_given_has_no_encoding(cls: type[Any]) -> None:
+    """Bytes are compared with themselves packed again: its value would have other bytes."""
+    with pytest.raises(SchemaError, match="other values"):
+        decode(cls, bytes.fromhex("920201"), 100)

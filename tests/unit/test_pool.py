@@ -9,6 +9,7 @@ from protocol.envelope import Statement, make_statement
 from protocol.keys import Identity
 from protocol.messages import Complaint, Kind, SealedVote, Transaction, TransactionKind
 from protocol.pool import Pool
+from sim.scenes import Scene
 
 NETWORK = digest("network")
 ONE, OTHER = (Identity.from_seed(bytes([i]) * 32) for i in (1, 2))
@@ -59,6 +60,17 @@ def test_of_transactions_no_changes_are_told_and_each_is_forgotten_alone() -> No
     pool.forget(fund(1).slot)
     pool.forget(fund(1).slot)
     assert [s.id for s in pool.transactions()] == [fund(0).id, fund(2).id]
+
+
+def test_nothing_of_finished_rounds_is_left_in_the_pool() -> None:
+    scene = Scene(nodes=4)
+    sizes = []
+    for round_ in range(1, 5):
+        scene.end_round(round_)
+        sizes.append(len(scene.engine(scene.observer).pool._rows))
+    assert max(sizes[1:]) <= sizes[0] + len(Kind), sizes
+    rows = scene.engine(scene.observer).pool._rows
+    assert all(round_ >= scene.state.round for round_, _ in rows), rows.keys()
 
 
 def test_a_kind_is_in_order_whenever_it_is_asked_for() -> None:

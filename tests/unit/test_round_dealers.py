@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from attrs import evolve
 
+from protocol.duties.share import keep_pinned_packages
 from protocol.ledger.block import BlockKind, Reason
 from protocol.ledger.state import Phase
 from protocol.messages import Complaint, Kind
@@ -167,3 +169,21 @@ def test_a_replayed_box_does_not_open_and_its_sender_answers_for_it() -> None:
     }
     assert all("is not from this sender" in str(note["why"]) for note in scene.notes("bad_share"))
     assert np.array_equal(scene.model(), scene.plain_model(scene.proposers))
+
+
+def test_a_z_counts_only_under_the_bundle_that_is_pinned() -> None:
+    """Found by a review: a dealer that signs two bundles with the same roots calls two z right."""
+    scene = Scene(nodes=7)
+    scene.run_until(scene.proposers[0], Phase.CONTRIBUTE)
+    desk = scene.engine(scene.proposers[0]).desk
+    dealer = scene.peer(scene.proposers[1])
+    package, right = desk.memory.packages[dealer], desk.memory.zs[dealer]
+    other = bytes(32)
+    desk.memory.zs[dealer] = other
+    desk.memory.proven[dealer] = evolve(desk.memory.proven[dealer], hash_z=other)
+    keep_pinned_packages(desk)
+    assert desk.memory.zs[dealer] == right
+    desk.memory.packages[dealer] = evolve(package, z=other)
+    desk.memory.zs[dealer] = other
+    keep_pinned_packages(desk)
+    assert dealer not in desk.memory.zs

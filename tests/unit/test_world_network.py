@@ -25,7 +25,7 @@ from protocol.events import (
 )
 from sim.errors import SimulationError
 from sim.filters import Filter
-from sim.network import LinkModel, Network, NetworkError
+from sim.network import Impairment, LinkModel, Network, NetworkError
 
 # -- blobs -----------------------------------------------------------------------------------------
 
@@ -268,3 +268,25 @@ def test_twins_share_a_key_and_look_like_one_peer() -> None:
     world.crash(2)
     world.run_for(1_000)
     assert toys.events(0, PeerDown) == [PeerDown(peer(1))]
+
+
+@pytest.mark.parametrize("case", ["plain", "lossy", "cut", "impaired"])
+def test_a_message_to_many_arrives_as_one_to_each(case: str) -> None:
+    """Both ways of sending draw the same, also behind a message that keeps the line busy."""
+    told = []
+    for together in (True, False):
+        model = LinkModel(loss=0.2, reorder=0.3, duplicate=0.1) if case == "lossy" else LinkModel()
+        network = Network(model, random.Random(5))
+        if case == "cut":
+            network.cut(0, 3)
+        if case == "impaired":
+            network.impair([2], Impairment(delay_ms=70))
+        arrived: list[tuple[int, int]] = []
+        for now, size in ((0, 100), (0, 900_000), (3, 100), (60, 100), (5_000, 100)):
+            if together:
+                arrived += network.arrivals_at(0, range(1, 6), size, now)
+            else:
+                arrived += [(i, due) for i in range(1, 6) for due in network.arrivals(0, i, size, now)]
+        told.append(arrived)
+    assert told[0] == told[1]
+    assert told[0]
