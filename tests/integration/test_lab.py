@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -180,7 +181,8 @@ def test_an_expectation_that_fails_is_named_and_ends_in_1(bench: Bench, tmp_path
     code, out, err = bench.run("run", small(tmp_path, expect="[expect]\nrefused = [1]"), "--quiet")
     assert code == 1, err
     assert "FAILED" in out
-    assert "round 1 was accepted, and should have been refused" in err
+    # Or aborted, where one of the four nodes stalled for a second: all of its proposers are needed.
+    assert re.search("round 1 was (accepted|aborted), and should have been refused", err), err
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
