@@ -171,19 +171,28 @@ class AggregateResult:
 
 @frozen
 class EvaluateJob:
-    """Phase 4, voters' learner: loss of the current and the candidate model on the own validation split."""
+    """Phase 4, voters' learner: losses of these models on the own validation split.
+
+    `best_digest`: the best model so far, where the network names one and this node has it.
+    """
 
     round: int
     current_digest: bytes
     candidate_digest: bytes
+    best_digest: bytes | None = None
 
 
 @frozen
 class EvaluateResult:
-    """Losses in micro-units; None where the node could not evaluate (then it abstains)."""
+    """Losses as the task gave them; None where the node could not evaluate (then it abstains).
 
-    current_loss_micro: int | None
-    candidate_loss_micro: int | None
+    `best_loss` None too where the job named no best model. `done`: the task says so of the candidate.
+    """
+
+    current_loss: float | None
+    candidate_loss: float | None
+    best_loss: float | None = None
+    done: bool = False
 
 
 AggregationJob: TypeAlias = DealJob | ContributeJob | CheckUploadJob | AggregateJob | VerifyJob | DisputeJob
