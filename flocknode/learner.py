@@ -47,10 +47,10 @@ class Learner:
 
     def evaluate(self, job: EvaluateJob) -> EvaluateResult:
         """The losses of both models on the validation split; None for one that cannot be evaluated."""
-        return EvaluateResult(
-            current_loss_micro=self._loss_micro(job.current_digest),
-            candidate_loss_micro=self._loss_micro(job.candidate_digest),
+        (current, why), (candidate, why_too) = map(
+            self._loss_micro, (job.current_digest, job.candidate_digest)
         )
+        return EvaluateResult(current, candidate, why=why or why_too)
 
     def test(self, digest: Digest) -> tuple[float, int, Metrics]:
         """Loss, sample count and metrics of a model on the test split; raises as `train`."""
@@ -59,12 +59,13 @@ class Learner:
     def _weights(self, digest: Digest) -> npt.NDArray[np.float32]:
         return model_to_float(decode_checkpoint(self.params, self.read_blob(digest)).model)
 
-    def _loss_micro(self, digest: Digest) -> int | None:
+    def _loss_micro(self, digest: Digest) -> tuple[int | None, str]:
+        """Return the loss of a model on the validation split, or None and why there is none."""
         try:
             loss, _, _ = self.task.evaluate(self._weights(digest), {"split": "validation"})
-        except Exception:
-            return None
-        return loss_micro(loss)
+        except Exception as error:
+            return None, f"{type(error).__name__}: {error}"
+        return loss_micro(loss), ""
 
 
 def loss_micro(loss: float) -> int:
