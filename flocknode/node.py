@@ -33,6 +33,7 @@ from protocol.codec import encode
 from protocol.events import (
     BlobFailed,
     BlobReady,
+    BlocksRead,
     Broadcast,
     CancelJob,
     CancelTimer,
@@ -52,6 +53,7 @@ from protocol.events import (
     Penalise,
     Persist,
     PutBlob,
+    ReadBlocks,
     Received,
     RunJob,
     Send,
@@ -277,6 +279,8 @@ class Node:
                 self._jobs.cancel(key)
             case Fetch(digest, holders, reserves):
                 self._fetcher.fetch(digest, holders, reserves)
+            case ReadBlocks():
+                self._spawn(self._read_blocks(effect))
             case Penalise(peer, why):
                 standing = self._transport.penalise(peer, why)
                 self._log.info("penalised", peer=peer_name(peer), why=why, **_told(standing))
@@ -320,6 +324,10 @@ class Node:
             self._log.info("blob_failed", digest=event.digest, why=why)
         self._inbox.put(event)
         self._test_model()
+
+    async def _read_blocks(self, asked: ReadBlocks) -> None:
+        blocks = await self._store.read_blocks(asked.first_height, asked.last_height, asked.max_bytes)
+        self._inbox.put(BlocksRead(asked.peer, asked.first_height, blocks))
 
     # -- notices -----------------------------------------------------------------------------------
 

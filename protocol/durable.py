@@ -7,9 +7,12 @@ contributions, whose commitments nobody could give back), `safety` under one key
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+
 from attrs import field, frozen
 
 from protocol.codec import bounded_bytes
+from protocol.events import BlocksRead, ReadBlocks
 
 BLOCK = "block"
 STATEMENT = "statement"
@@ -47,3 +50,28 @@ def round_key(round_: int, rest: bytes = b"") -> bytes:
 
 def round_of_key(key: bytes) -> int:
     return int.from_bytes(key[:8], "big")
+
+
+def first_blocks(blocks: Iterable[bytes], max_bytes: int) -> tuple[bytes, ...]:
+    """Return the first of these encoded blocks: as many as weigh `max_bytes` together, at least one."""
+    taken: list[bytes] = []
+    size = 0
+    for block in blocks:
+        size += len(block)
+        if taken and size > max_bytes:
+            break
+        taken.append(block)
+    return tuple(taken)
+
+
+def read_blocks(stored: Mapping[bytes, bytes], asked: ReadBlocks) -> BlocksRead:
+    """Answer a `ReadBlocks` from a block bucket that is in memory; the answer ends before a gap."""
+
+    def consecutive() -> Iterable[bytes]:
+        for height in range(asked.first_height, asked.last_height + 1):
+            block = stored.get(height_key(height))
+            if block is None:
+                return
+            yield block
+
+    return BlocksRead(asked.peer, asked.first_height, first_blocks(consecutive(), asked.max_bytes))

@@ -22,6 +22,7 @@ from protocol.envelope import Statement, WireError
 from protocol.events import (
     BlobFailed,
     BlobReady,
+    BlocksRead,
     CancelTimer,
     Command,
     Effect,
@@ -112,7 +113,7 @@ class Engine:
         self.reporting = Reporting(self.desk)
         self._samples = weight
         self.lifecycle = Lifecycle(self.chain, self.desk, self.cited)
-        self.repair = Repair(self.desk, self.outbox, self.stored_block)
+        self.repair = Repair(self.desk, self.outbox)
         self.judging = Judging(self.chain, self.desk, self.repair, self.cited)
         self.negotiation = Negotiation(
             self.desk,
@@ -152,10 +153,6 @@ class Engine:
         """On the next height."""
         return self.negotiation.agreement
 
-    def stored_block(self, height: int) -> StoredBlock | None:
-        data = self.lifecycle.blocks.get(height)
-        return None if data is None else decode_stored_block(data)
-
     # -- events --------------------------------------------------------------------------------
 
     def handle(self, event: Event, now: Millis) -> list[Effect]:
@@ -180,6 +177,8 @@ class Engine:
             case BlobFailed():
                 self._look = self._due = True
                 self.desk.miss_blob(event.digest)
+            case BlocksRead():
+                self.repair.on_blocks_read(event)
             case PeerUp():
                 self.peers.add(event.peer)
                 self.repair.tell(event.peer)
@@ -343,9 +342,8 @@ class Engine:
             # A certified block that breaks a rule: more than 1/3 are faulty, or this node runs other rules.
             self.outbox.notify("fatal", why=str(error))
             return
-        data = encode_stored_block(stored)
-        self.lifecycle.blocks[block.height] = data
-        self.outbox.persist(durable.BLOCK, durable.height_key(block.height), data)
+        key = durable.height_key(block.height)
+        self.outbox.persist(durable.BLOCK, key, encode_stored_block(stored))
         self._take_cited(block)
         self.outbox.notify(
             "block",

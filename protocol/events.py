@@ -73,6 +73,15 @@ class BlobFailed:
 
 
 @frozen
+class BlocksRead:
+    """Answer a `ReadBlocks`: encoded stored blocks of consecutive heights from `first_height`, maybe none."""
+
+    peer: PeerId
+    first_height: int
+    blocks: tuple[bytes, ...] = field(repr=False)
+
+
+@frozen
 class PeerUp:
     peer: PeerId
 
@@ -90,7 +99,17 @@ class Command:
 
 
 Event: TypeAlias = (
-    Start | Received | TimerFired | JobDone | JobFailed | BlobReady | BlobFailed | PeerUp | PeerDown | Command
+    Start
+    | Received
+    | TimerFired
+    | JobDone
+    | JobFailed
+    | BlobReady
+    | BlobFailed
+    | BlocksRead
+    | PeerUp
+    | PeerDown
+    | Command
 )
 
 
@@ -145,6 +164,20 @@ class DropBlob:
 
 
 @frozen
+class ReadBlocks:
+    """Read the stored blocks `first_height` to `last_height` for `peer`; answers `BlocksRead`, always.
+
+    The answer may hold fewer: it ends where the next block would make it longer than `max_bytes`. Its first
+    block is in it whatever its size.
+    """
+
+    peer: PeerId
+    first_height: int
+    last_height: int
+    max_bytes: int
+
+
+@frozen
 class SetTimer:
     """(Re)start the timer of this key."""
 
@@ -193,6 +226,7 @@ Effect: TypeAlias = (
     | Fetch
     | PutBlob
     | DropBlob
+    | ReadBlocks
     | SetTimer
     | CancelTimer
     | RunJob

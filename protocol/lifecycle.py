@@ -31,7 +31,6 @@ class Lifecycle:
         self.chain = chain
         self.desk = desk
         self.cited = cited
-        self.blocks: dict[int, bytes] = {}
         self._persisted: dict[str, set[bytes]] = {bucket: set() for bucket in PER_ROUND}
         self._old_blobs: set[bytes] = set()
 
@@ -46,10 +45,7 @@ class Lifecycle:
     def load_chain(self, records: Records) -> None:
         """Replay the stored blocks, each checked; raises `ChainError` for a damaged store."""
         for key in sorted(records.get(durable.BLOCK, {})):
-            data = records[durable.BLOCK][key]
-            stored = decode_stored_block(data)
-            self.chain.append(stored)
-            self.blocks[stored.block.height] = data
+            self.chain.append(decode_stored_block(records[durable.BLOCK][key]))
 
     def load_secrets(self, records: Records, blobs: frozenset[bytes]) -> None:
         """Blobs, round seeds and the residual."""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from attrs import frozen
 
+from protocol import durable
 from protocol.blob import blob_digest
 from protocol.events import (
     Broadcast,
@@ -33,6 +34,7 @@ from protocol.events import (
     Penalise,
     Persist,
     PutBlob,
+    ReadBlocks,
     RunJob,
     Send,
     SetTimer,
@@ -67,6 +69,9 @@ Bent = TypeVar("Bent")
 
 DISK_RETRY_MS = 1_000
 """How soon whoever looks after a node starts it again when its disk was full."""
+
+READ_MS = 1
+"""How long a node reads blocks for a peer."""
 
 CLOCK_SPREAD_MS = 10**6
 """Monotonic clocks start anywhere below this in each life: no engine may carry a time across a restart."""
@@ -352,6 +357,9 @@ class World(Injection):
                 node.blobs[digest] = data
             case DropBlob(digest):
                 node.blobs.pop(digest, None)
+            case ReadBlocks():
+                read = durable.read_blocks(node.records.get(durable.BLOCK, {}), effect)
+                self.schedule.push(READ_MS, self._to_life, node, node.life, read)
             case SetTimer(key, delay_ms):
                 token = self.schedule.issued + 1
                 delay_ms = node.clock.virtual(max(0, delay_ms))

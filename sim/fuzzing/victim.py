@@ -7,6 +7,7 @@ from random import Random
 import numpy as np
 from attrs import define, field
 
+from protocol import durable
 from protocol.algebra import field as fp
 from protocol.engine import Engine
 from protocol.events import (
@@ -23,6 +24,7 @@ from protocol.events import (
     PeerUp,
     Persist,
     PutBlob,
+    ReadBlocks,
     Received,
     RunJob,
     Send,
@@ -101,6 +103,8 @@ class Victim:
                 self.fetches.pop(digest, None)
             case Fetch(digest, holders, reserves):
                 self.fetches[digest] = (*holders, *reserves)
+            case ReadBlocks():
+                self.handle(durable.read_blocks(self.records.get(durable.BLOCK, {}), effect))
             case RunJob(key, job) if self.works:
                 self.handle(self.done(key, job))
             case RunJob(key, job):
