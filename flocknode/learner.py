@@ -22,6 +22,18 @@ REMEMBERED_EVALUATIONS = 8
 
 
 @frozen
+class _Judged:
+    """What the task says of a model on the validation split, or why it says nothing."""
+
+    loss: float | None
+    done: bool = False
+    why: str = ""
+
+
+_NOT_ASKED = _Judged(None)
+
+
+@frozen
 class Learner:
     """The learner's jobs, through a `Task`. Calls block; they belong on the learning thread."""
 
@@ -29,7 +41,7 @@ class Learner:
     params: ProtocolParams
     read_blob: ReadBlob
     hyperparameters: Mapping[str, Scalar] = field(factory=dict)
-    _evaluated: dict[Digest, tuple[float, bool]] = field(factory=dict, init=False, repr=False, eq=False)
+    _evaluated: dict[Digest, _Judged] = field(factory=dict, init=False, repr=False, eq=False)
 
     def train(self, job: TrainJob) -> TrainResult:
         """Fit from the model of the job's digest; the update is new minus old weights.
@@ -51,10 +63,10 @@ class Learner:
 
         No model is evaluated twice, but for one that could not be, and those that were long ago.
         """
-        best, _ = (None, False) if job.best_digest is None else self._judge(job.best_digest)
-        current, _ = self._judge(job.current_digest)
-        candidate, done = self._judge(job.candidate_digest)
-        return EvaluateResult(current, candidate, best, done)
+        best = _NOT_ASKED if job.best_digest is None else self._judge(job.best_digest)
+        current, candidate = self._judge(job.current_digest), self._judge(job.candidate_digest)
+        why = current.why or candidate.why or best.why
+        return EvaluateResult(current.loss, candidate.loss, best.loss, candidate.done, why=why)
 
     def test(self, digest: Digest) -> tuple[float, int, Metrics]:
         """Loss, sample count and metrics of a model on the test split; raises as `train`."""
@@ -63,15 +75,15 @@ class Learner:
     def _weights(self, digest: Digest) -> npt.NDArray[np.float32]:
         return model_to_float(decode_checkpoint(self.params, self.read_blob(digest)).model)
 
-    def _judge(self, digest: Digest) -> tuple[float | None, bool]:
-        """Return the validation loss of a model, and whether the task says of it that it is done."""
+    def _judge(self, digest: Digest) -> _Judged:
+        """Return the validation loss of a model, or why there is none."""
         known = self._evaluated.pop(digest, None)
         if known is None:
             try:
                 loss, _, metrics = self.task.evaluate(self._weights(digest), {"split": "validation"})
-                known = float(loss), _is_done(self.task, {**metrics, "loss": float(loss)})
-            except Exception:
-                return None, False
+                known = _Judged(float(loss), _is_done(self.task, {**metrics, "loss": float(loss)}))
+            except Exception as error:
+                return _Judged(None, why=f"{type(error).__name__}: {error}")
         self._evaluated[digest] = known  # the last one used stands last
         while len(self._evaluated) > REMEMBERED_EVALUATIONS:
             del self._evaluated[next(iter(self._evaluated))]
