@@ -25,6 +25,7 @@ from flocknode.jobs_runner import JobRunner, RunAggregation
 from flocknode.learner import Learner
 from flocknode.learning.task import TaskError
 from flocknode.observe.log import Logger
+from flocknode.startup import InterruptedStartError, Resume, start_event
 from flocknode.store import Store
 from flocknode.transport.base import Member, MessageTooLargeError, Transport
 from flocknode.transport.standing import Level, Standing
@@ -58,7 +59,6 @@ from protocol.events import (
     RunJob,
     Send,
     SetTimer,
-    Start,
     TimerFired,
 )
 from protocol.keys import peer_name
@@ -94,6 +94,7 @@ class Node:
     """Performs an engine's effects, and is the `Handler` of its transport.
 
     `store` is open, `transport` not started; `run` closes both. `max_blob_bytes` bounds what is fetched.
+    `resume` finds where the stored ledger ends; None for an engine without one.
     `commands` is the directory whose `flocknode.spool` the operator's commands come from. `observers` are
     called with every `Notify`, on the event loop.
     """
@@ -110,6 +111,7 @@ class Node:
         run_aggregation: RunAggregation,
         log: Logger,
         max_blob_bytes: int,
+        resume: Resume | None = None,
         commands: Path | None = None,
         observers: Sequence[Observer] = (),
     ) -> None:
@@ -120,6 +122,7 @@ class Node:
         self._members = members
         self._learner = learner
         self._log = log
+        self._resume = resume
         self._commands = commands
         self._observers = observers
         self._inbox = Inbox()
@@ -152,7 +155,12 @@ class Node:
             closing.callback(self._jobs.close)
             closing.push_async_callback(self._transport.stop)
             closing.callback(self._cancel_timers)
-            self._inbox.put(Start(await self._store.load(), self._blobs.held()))
+            try:
+                start = await start_event(self._store, self._resume, self._blobs.held(), self._log, stop)
+            except InterruptedStartError:
+                self._log.info("stopped", **self._traffic())
+                return
+            self._inbox.put(start)
             self._transport.set_members(self._members)
             await self._transport.start(self)
             async with self._group:

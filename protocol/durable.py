@@ -1,6 +1,7 @@
 """What a node writes down before it acts (docs/PROTOCOL.md section 7, "Durable before it leaves").
 
-Buckets and keys: `block` by height, `statement` by statement id (every own statement, and others'
+Buckets and keys: `block` by height, `snapshot` (the ledger's state after the block that ended the last
+round) under one key, `statement` by statement id (every own statement, and others'
 contributions, whose commitments nobody could give back), `safety` under one key, `secret` by round,
 `share` by round and dealer, `opening` by round and ballot, `residual` under one key.
 """
@@ -15,6 +16,7 @@ from protocol.codec import bounded_bytes
 from protocol.events import BlocksRead, ReadBlocks
 
 BLOCK = "block"
+SNAPSHOT = "snapshot"
 STATEMENT = "statement"
 SAFETY = "safety"
 SECRET = "secret"
@@ -23,6 +25,7 @@ OPENING = "opening"
 RESIDUAL = "residual"
 
 SAFETY_KEY = b"safety"
+SNAPSHOT_KEY = b"snapshot"
 RESIDUAL_KEY = b"residual"
 RECORD_BYTES = 4 << 20
 
