@@ -60,13 +60,14 @@ from protocol.messages import (
     ZRequest,
 )
 from protocol.negotiation import Negotiation
-from protocol.offences import HARMLESS
+from protocol.offences import FOREIGN, HARMLESS
 from protocol.outbox import Outbox
 from protocol.params import Genesis
 from protocol.pinning import Rules
 from protocol.pool import Pool
 from protocol.progress import hard_deadline_ms
 from protocol.repair import Repair
+from protocol.reporting import Reporting
 from protocol.round import BlockError
 from protocol.secrets import DealerPackage
 
@@ -109,6 +110,8 @@ class Engine:
             chain=self.chain,
             checks=self.checks,
         )
+        self.reporting = Reporting(self.desk)
+        self._samples = weight
         self.lifecycle = Lifecycle(self.chain, self.desk, self.cited)
         self.repair = Repair(self.desk, self.outbox)
         self.judging = Judging(self.chain, self.desk, self.repair, self.cited)
@@ -217,6 +220,7 @@ class Engine:
         self.outbox.notify(
             "started", height=self.chain.height, round=self.state.round, peer=keys.peer_name(self.me)
         )
+        self.reporting.started(self._samples)
 
     def _begin_height(self, safety: Safety) -> None:
         """A new phase: fresh clock, fresh agreement, hard deadline running."""
@@ -239,8 +243,11 @@ class Engine:
         try:
             statement = self.checks.open(data, self.network)
         except WireError as error:
+            if error.reason in FOREIGN:
+                self.reporting.foreign_message(peer, error.reason, error.theirs)
             self._reject(peer, error.reason, str(error))
             return
+        self.reporting.own_message(peer)
         self._dispatch(peer, statement)
 
     def _reject(self, peer: bytes, reason: str, what: str) -> None:
@@ -323,8 +330,11 @@ class Engine:
 
     # -- blocks --------------------------------------------------------------------------------
 
-    def _decided(self, stored: StoredBlock) -> None:
-        """A certified block is final: write it down, move the state on, begin the next phase."""
+    def _decided(self, stored: StoredBlock, synced: bool = False) -> None:
+        """A certified block is final: write it down, move the state on, begin the next phase.
+
+        `synced`: a peer gave it with its certificate; this node had no part in deciding it.
+        """
         before, block = self.state, stored.block
         try:
             self.chain.take(block, self.judging.effect(block))
@@ -347,6 +357,7 @@ class Engine:
             leader=keys.peer_name(block.leader),
             phase=self.state.learning.phase.name,
         )
+        self.reporting.block_taken(before, block, self._now, synced=synced)
         if self.state.round != before.round:
             self.lifecycle.end_round(before)
             self.lifecycle.begin_round()
@@ -417,6 +428,7 @@ class Engine:
 
     def _on_have(self, peer: bytes, statement: Statement) -> None:
         assert isinstance(statement.body, Have)
+        self.reporting.heard_height(peer, statement.body.height)
         self.repair.on_have(peer, statement.round, statement.body)
 
     def _on_statements(self, peer: bytes, statement: Statement) -> None:
@@ -425,7 +437,9 @@ class Engine:
             try:
                 inner = self.checks.open(data, self.network)
             except WireError as error:
-                self._reject(peer, error.reason, str(error))
+                # Whoever relays has opened it: of another network or version it has nothing to relay.
+                is_foreign = error.reason in FOREIGN - {"kind"}
+                self._reject(peer, "relayed" if is_foreign else error.reason, str(error))
                 return
             if inner.kind not in STATEMENT_KINDS:
                 self._reject(peer, "relayed", inner.kind.name)
@@ -465,7 +479,7 @@ class Engine:
             except (DecodeError, ChainError, BlockError) as error:
                 self._reject(peer, "block", str(error))
                 return
-            self._decided(stored)
+            self._decided(stored, synced=True)
             taken += 1
         if taken > 1:
             self.negotiation.request_blocks(peer)

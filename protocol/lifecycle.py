@@ -58,7 +58,7 @@ class Lifecycle:
         """Blobs, round seeds and the residual."""
         desk, state = self.desk, self.chain.state
         desk.blobs = set(blobs)
-        self._old_blobs = set(blobs) - {state.model_digest, state.previous_model_digest}
+        self._old_blobs = set(blobs) - kept_models(state)
         for bucket in PER_ROUND:
             self._persisted[bucket] = set(records.get(bucket, {}))
         for key, seed in sorted(records.get(durable.SECRET, {}).items()):
@@ -66,6 +66,9 @@ class Lifecycle:
         residual = records.get(durable.RESIDUAL, {}).get(durable.RESIDUAL_KEY)
         if residual is not None:
             desk.residual = decode(durable.Residual, residual, 1 << 27)
+        loss = records.get(durable.LOSS, {}).get(durable.LOSS_KEY)
+        if loss is not None:
+            desk.largest_loss = durable.decode_loss(loss)
 
     def load_round(self, records: Records) -> None:
         """Own statements, others' contributions, share packages and vote openings that still matter."""
@@ -122,7 +125,7 @@ class Lifecycle:
             )
 
     def end_round(self, before: LedgerState) -> None:
-        """Forget what was private to the round; keep its blobs one round longer, and the last two models."""
+        """Forget what was private to the round; keep its blobs one round longer, models while they count."""
         ended = before.round
         self._settle_residual(before)
         for name in sorted(self.desk.memory.started):
@@ -142,11 +145,11 @@ class Lifecycle:
 
     def _drop_blobs(self, before: LedgerState) -> None:
         desk, after = self.desk, self.chain.state
-        keep = {after.model_digest, after.previous_model_digest}
-        for blob in sorted((self._old_blobs - desk.memory.blobs) - keep):
+        for blob in sorted((self._old_blobs - desk.memory.blobs) - kept_models(after)):
             desk.blobs.discard(blob)
             desk.outbox.add(DropBlob(blob))
-        self._old_blobs = desk.memory.blobs | {before.previous_model_digest}
+        left = set() if before.best is None else {before.best.digest} - kept_models(after)
+        self._old_blobs = desk.memory.blobs | {before.previous_model_digest} | left
 
     def _forget_transactions(self) -> None:
         """Those that were applied, or whose nonce another one took."""
@@ -181,3 +184,11 @@ class Lifecycle:
         outbox.notify("settled", round=before.round, changed_units=changed)
         if after.model_digest != before.model_digest:
             outbox.notify("model", round=before.round, digest=after.model_digest.hex())
+        if after.best is not None and after.best != before.best:
+            outbox.notify("best_model", round=after.best.round, digest=after.best.digest.hex())
+
+
+def kept_models(state: LedgerState) -> frozenset[bytes]:
+    """§7.6. Return the models that every node keeps: the current one, the one before it, and the best."""
+    best = () if state.best is None else (state.best.digest,)
+    return frozenset((state.model_digest, state.previous_model_digest, *best))

@@ -14,6 +14,7 @@ from attrs import define, evolve
 
 from protocol.codec import digest
 from protocol.ledger.adaptive import AdaptiveGamma
+from protocol.ledger.judgement import Judgement
 from protocol.ledger.state import Phase
 from protocol.messages import Kind
 from protocol.params import PROFILES, ProtocolParams, Sparsify
@@ -122,6 +123,9 @@ class _Draw:
         apart = Random(f"gamma {self.seed}")
         if apart.random() < 0.15:
             changes["adaptive_gamma"] = AdaptiveGamma(window=apart.choice((1, 2, 8)))
+        apart = Random(f"judgement {self.seed}")
+        if apart.random() < 0.4:
+            changes["judgement"] = Judgement(tolerance_permille=apart.choice((1, 100, 2_000)))
         return evolve(params, **changes)
 
     def _link(self) -> LinkTable:

@@ -21,6 +21,7 @@ from flocknode.learning.models import MODELS
 from flocknode.learning.task import PARTITIONS, TASK_NAMES
 from flocknode.tables import Record, read_record
 from protocol.ledger.adaptive import AdaptiveGamma
+from protocol.ledger.judgement import Judgement
 from protocol.messages import STATEMENT_KINDS, Kind
 from protocol.params import PROFILES, ParamsError, ProtocolParams
 from protocol.sortition import SortitionError, default_roles
@@ -34,6 +35,8 @@ TABLES = ("name", "about", "network", "link", "params", "nodes", "faults", "expe
 MAX_NODES = 256
 MAX_ROUNDS = 10_000
 DAY_S = 86_400.0
+OPTIONS: Mapping[str, type[Any]] = {"adaptive_gamma": AdaptiveGamma, "judgement": Judgement}
+"""Parameters that are tables of their own."""
 
 
 class ScenarioError(Exception):
@@ -268,8 +271,8 @@ class _Reader:
                 except ValueError:
                     choices = ", ".join(str(member.value) for member in kind)
                     raise self.error(f"'params.{key}' must be one of {choices}") from None
-            elif key == "adaptive_gamma":
-                value = self.record(AdaptiveGamma, value, "params.adaptive_gamma")
+            elif key in OPTIONS:
+                value = self.record(OPTIONS[key], value, f"params.{key}")
             elif type(value) is not kind:
                 raise self.error(f"'params.{key}' must be {getattr(kind, '__name__', kind)}")
             values[key] = value
