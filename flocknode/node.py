@@ -27,6 +27,7 @@ from flocknode.learning.task import TaskError
 from flocknode.observe.conditions import Condition
 from flocknode.observe.log import Logger
 from flocknode.observe.monitor import QUIET, Monitor
+from flocknode.startup import InterruptedStartError, Resume, start_event
 from flocknode.store import Store
 from flocknode.transport.base import Member, MessageTooLargeError, Transport
 from flocknode.transport.standing import Level, Standing
@@ -60,7 +61,6 @@ from protocol.events import (
     RunJob,
     Send,
     SetTimer,
-    Start,
     TimerFired,
 )
 from protocol.keys import peer_name
@@ -98,6 +98,7 @@ class Node:
     """Performs an engine's effects, and is the `Handler` of its transport.
 
     `store` is open, `transport` not started; `run` closes both. `max_blob_bytes` bounds what is fetched.
+    `resume` finds where the stored ledger ends; None for an engine without one.
     `commands` is the directory whose `flocknode.spool` the operator's commands come from. `observers` are
     called with every `Notify`, on the event loop.
     """
@@ -114,6 +115,7 @@ class Node:
         run_aggregation: RunAggregation,
         log: Logger,
         max_blob_bytes: int,
+        resume: Resume | None = None,
         commands: Path | None = None,
         observers: Sequence[Observer] = (),
     ) -> None:
@@ -124,6 +126,7 @@ class Node:
         self._members = members
         self._learner = learner
         self._log = log
+        self._resume = resume
         self._commands = commands
         self._observers = observers
         self._inbox = Inbox()
@@ -159,7 +162,12 @@ class Node:
             closing.callback(self._jobs.close)
             closing.push_async_callback(self._transport.stop)
             closing.callback(self._cancel_timers)
-            self._inbox.put(Start(await self._store.load(), self._blobs.held()))
+            try:
+                start = await start_event(self._store, self._resume, self._blobs.held(), self._log, stop)
+            except InterruptedStartError:
+                self._log.info("stopped", **self._traffic())
+                return
+            self._inbox.put(start)
             self._transport.set_members(self._members)
             await self._transport.start(self)
             async with self._group:

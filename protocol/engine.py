@@ -210,7 +210,7 @@ class Engine:
 
     def _start(self, event: Start) -> None:
         """Take up what survived: the chain, secrets, shares, own statements, and the safety state."""
-        self.lifecycle.load_chain(event.records)
+        self.lifecycle.load_chain(event)
         self.lifecycle.load_secrets(event.records, event.blobs)
         self.lifecycle.begin_round()
         self.lifecycle.load_round(event.records)
@@ -344,6 +344,8 @@ class Engine:
             return
         key = durable.height_key(block.height)
         self.outbox.persist(durable.BLOCK, key, encode_stored_block(stored))
+        if self.state.round != before.round:
+            self.lifecycle.take_snapshot()
         self._take_cited(block)
         self.outbox.notify(
             "block",

@@ -11,9 +11,9 @@ from protocol.consensus import Safety
 from protocol.duties import share
 from protocol.duties.desk import Desk
 from protocol.envelope import WireError, open_envelope
-from protocol.events import CancelJob, DropBlob, Effect, Persist
-from protocol.ledger.block import decode_stored_block
+from protocol.events import CancelJob, DropBlob, Effect, Persist, Start
 from protocol.ledger.chain import Chain
+from protocol.ledger.resume import encode_snapshot
 from protocol.ledger.state import LedgerState
 from protocol.local import RoundMemory
 from protocol.messages import Transaction, VoteOpening
@@ -42,10 +42,17 @@ class Lifecycle:
 
     # -- a life begins -------------------------------------------------------------------------
 
-    def load_chain(self, records: Records) -> None:
-        """Replay the stored blocks, each checked; raises `ChainError` for a damaged store."""
-        for key in sorted(records.get(durable.BLOCK, {})):
-            self.chain.append(decode_stored_block(records[durable.BLOCK][key]))
+    def load_chain(self, event: Start) -> None:
+        """Take up the ledger where the shell found its end. Raises ValueError for blocks without it."""
+        if event.ledger is not None:
+            self.chain.state, self.chain.head = event.ledger.state, event.ledger.head
+        elif durable.BLOCK in event.records:
+            raise ValueError("a node that has stored blocks starts where they end, not at genesis")
+
+    def take_snapshot(self) -> None:
+        """Write the ledger's state down, behind the block that led to it: a new life begins from there."""
+        record = encode_snapshot(self.chain.head, self.chain.state)
+        self.desk.outbox.persist(durable.SNAPSHOT, durable.SNAPSHOT_KEY, record)
 
     def load_secrets(self, records: Records, blobs: frozenset[bytes]) -> None:
         """Blobs, round seeds and the residual."""

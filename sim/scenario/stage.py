@@ -36,6 +36,7 @@ from sim.invariants.phases import Phases
 from sim.invariants.pins import Pins
 from sim.invariants.privacy import Privacy
 from sim.invariants.quorums import Quorums
+from sim.invariants.resumption import Resumption
 from sim.invariants.roles import Roles
 from sim.invariants.shares import Shares
 from sim.invariants.supply import Supply
@@ -156,6 +157,7 @@ def _add_invariants(stage: Stage) -> None:
         Agreement(stored_block_id),
         Supply(supply_of, total_units(stage.founding.genesis)),
         Durability(),
+        Resumption(),
         Conduct(),
         Shares(network),
         Blobs(),
@@ -270,6 +272,7 @@ def _add_nodes(stage: Stage, tasks: Sequence[LocalTask]) -> None:
             lambda node, m=member, w=weight: make_engine(founding, m, node, w),  # type: ignore[misc]
             filter=watched,
             blobs=held,
+            genesis=founding.genesis,
         )
 
 
