@@ -13,6 +13,7 @@ from attrs import Attribute, evolve, field, frozen, validators
 
 from protocol.codec import LEFT_OUT, bounded_bytes, bytes_of, decode, digest, encode, int_range
 from protocol.ledger.adaptive import AdaptiveGamma
+from protocol.ledger.pace import Pace
 
 MICRO = 10**6
 """Micro-units in one: of a token, of a loss, of the clipping bound."""
@@ -82,6 +83,7 @@ class ProtocolParams:
     """The choices of one network. Times are in milliseconds, money in units (10^6 a token).
 
     `adaptive_gamma`: where there is one, it sets gamma round by round, and `gamma_units` has its default.
+    `pace`: the round interval and the end of training; None: rounds follow each other for ever.
 
     Raises `ParamsError` where two choices contradict each other.
     """
@@ -122,6 +124,7 @@ class ProtocolParams:
     max_attempts: int = field(default=3, validator=int_range(1, 16))
     # -- options that came later: networks without them are encoded as before -----------------
     adaptive_gamma: AdaptiveGamma | None = field(default=None, metadata=LEFT_OUT)
+    pace: Pace | None = field(default=None, metadata=LEFT_OUT)
 
     def __attrs_post_init__(self) -> None:
         if self.blinded and self.challenge is Challenge.CLEAR:

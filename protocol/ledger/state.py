@@ -9,6 +9,7 @@ from attrs import field, frozen
 
 from protocol.codec import LEFT_OUT, digest, encode
 from protocol.ledger.adaptive import Tally
+from protocol.ledger.pace import Rest, Training
 from protocol.messages import NamedSecret
 from protocol.params import Genesis
 from protocol.sortition import Roles
@@ -104,7 +105,10 @@ class PinnedFault:
 
 @frozen
 class RoundState:
-    """One learning round as far as the ledger knows it. Tuples of peers run in the order of peers."""
+    """One learning round as far as the ledger knows it. Tuples of peers run in the order of peers.
+
+    `reformed`: an OPEN block of this round applied transactions and drew no roles.
+    """
 
     phase: Phase
     adverts: tuple[PinnedAdvert, ...] = ()
@@ -127,6 +131,7 @@ class RoundState:
     next_pinned: bool = False
     next_adverts: tuple[PinnedAdvert, ...] = ()
     next_weights: tuple[tuple[bytes, int], ...] = ()
+    reformed: bool = field(default=False, metadata=LEFT_OUT)
 
     def advert_of(self, peer: bytes) -> PinnedAdvert | None:
         return next((advert for advert in self.adverts if advert.peer == peer), None)
@@ -165,6 +170,7 @@ class LedgerState:
     """Everything that blocks decide. `validators`: frozen from one round-ending block to the next, sorted.
 
     `tallies`: of the last rounds that voted, oldest first, where the network has an adaptive gamma.
+    `training`: how far it has come and whether it rests, where the network has a pace.
     """
 
     height: int
@@ -179,6 +185,7 @@ class LedgerState:
     validators: tuple[bytes, ...]
     learning: RoundState = field(repr=False)
     tallies: tuple[Tally, ...] = field(default=(), repr=False, metadata=LEFT_OUT)
+    training: Training | None = field(default=None, metadata=LEFT_OUT)
 
     def account(self, peer: bytes) -> Account | None:
         return self._account_of.get(peer)
@@ -194,6 +201,11 @@ class LedgerState:
     def is_validator(self, peer: bytes) -> bool:
         """Has it a vote?"""
         return peer in self.validator_set
+
+    @property
+    def rests(self) -> bool:
+        """Return whether training rests: no round is opened until it is paid for (section 3.9)."""
+        return self.training is not None and self.training.rest is not Rest.NONE
 
     @cached_property
     def leaders(self) -> tuple[bytes, ...]:
@@ -241,4 +253,5 @@ def genesis_state(genesis: Genesis) -> LedgerState:
         previous_model_digest=NO_DIGEST,
         validators=active_validators(accounts, genesis.params.min_stake_units),
         learning=RoundState(Phase.ADVERT),
+        training=None if genesis.params.pace is None else genesis.params.pace.begin(),
     )
