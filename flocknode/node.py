@@ -25,6 +25,7 @@ from flocknode.jobs_runner import JobRunner, RunAggregation
 from flocknode.learner import Learner
 from flocknode.learning.task import TaskError
 from flocknode.observe.log import Logger
+from flocknode.startup import InterruptedStartError, Resume, start_event
 from flocknode.store import Store
 from flocknode.transport.base import Member, MessageTooLargeError, Transport
 from flocknode.transport.standing import Level, Standing
@@ -33,6 +34,7 @@ from protocol.codec import encode
 from protocol.events import (
     BlobFailed,
     BlobReady,
+    BlocksRead,
     Broadcast,
     CancelJob,
     CancelTimer,
@@ -52,11 +54,11 @@ from protocol.events import (
     Penalise,
     Persist,
     PutBlob,
+    ReadBlocks,
     Received,
     RunJob,
     Send,
     SetTimer,
-    Start,
     TimerFired,
 )
 from protocol.keys import peer_name
@@ -92,6 +94,7 @@ class Node:
     """Performs an engine's effects, and is the `Handler` of its transport.
 
     `store` is open, `transport` not started; `run` closes both. `max_blob_bytes` bounds what is fetched.
+    `resume` finds where the stored ledger ends; None for an engine without one.
     `commands` is the directory whose `flocknode.spool` the operator's commands come from. `observers` are
     called with every `Notify`, on the event loop.
     """
@@ -108,6 +111,7 @@ class Node:
         run_aggregation: RunAggregation,
         log: Logger,
         max_blob_bytes: int,
+        resume: Resume | None = None,
         commands: Path | None = None,
         observers: Sequence[Observer] = (),
     ) -> None:
@@ -118,6 +122,7 @@ class Node:
         self._members = members
         self._learner = learner
         self._log = log
+        self._resume = resume
         self._commands = commands
         self._observers = observers
         self._inbox = Inbox()
@@ -150,7 +155,12 @@ class Node:
             closing.callback(self._jobs.close)
             closing.push_async_callback(self._transport.stop)
             closing.callback(self._cancel_timers)
-            self._inbox.put(Start(await self._store.load(), self._blobs.held()))
+            try:
+                start = await start_event(self._store, self._resume, self._blobs.held(), self._log, stop)
+            except InterruptedStartError:
+                self._log.info("stopped", **self._traffic())
+                return
+            self._inbox.put(start)
             self._transport.set_members(self._members)
             await self._transport.start(self)
             async with self._group:
@@ -277,6 +287,8 @@ class Node:
                 self._jobs.cancel(key)
             case Fetch(digest, holders, reserves):
                 self._fetcher.fetch(digest, holders, reserves)
+            case ReadBlocks():
+                self._spawn(self._read_blocks(effect))
             case Penalise(peer, why):
                 standing = self._transport.penalise(peer, why)
                 self._log.info("penalised", peer=peer_name(peer), why=why, **_told(standing))
@@ -320,6 +332,10 @@ class Node:
             self._log.info("blob_failed", digest=event.digest, why=why)
         self._inbox.put(event)
         self._test_model()
+
+    async def _read_blocks(self, asked: ReadBlocks) -> None:
+        blocks = await self._store.read_blocks(asked.first_height, asked.last_height, asked.max_bytes)
+        self._inbox.put(BlocksRead(asked.peer, asked.first_height, blocks))
 
     # -- notices -----------------------------------------------------------------------------------
 

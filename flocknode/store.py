@@ -13,15 +13,16 @@ import fcntl
 import os
 import sqlite3
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TypeAlias, TypeVar
 from urllib.parse import quote
 from zlib import crc32
 
 from flocknode.files import partial_of, sync_directory
+from protocol import durable
 from protocol.events import Persist
 
 Records: TypeAlias = dict[str, dict[bytes, bytes]]
@@ -89,6 +90,9 @@ class Store:
         self._connection = connection
         self._path = path
         self._closed = False
+        # Blocks are read for others on a second connection, so that no commit waits for a slow peer's wish.
+        self._reading = ThreadPoolExecutor(1, thread_name_prefix="blocks")
+        self._reader: LedgerReader | None = None
 
     @classmethod
     async def open(cls, directory: Path) -> Store:
@@ -108,22 +112,71 @@ class Store:
         return cls(lock, thread, connection, path)
 
     async def load(self) -> Records:
-        """All committed records, by bucket and key; a bucket without a record is absent.
+        """All committed records but the blocks, by bucket and key; a bucket without a record is absent.
 
         Raises `StoreError` where a row does not match its checksum.
         """
-        return await self._on_thread(lambda: _read_all(self._connection, self._path))
+        return await self._on_thread(lambda: _read_records(self._connection, self._path))
 
     async def commit(self, batch: Sequence[Persist]) -> None:
         """Write `batch`, the last record of each key, durably; where this raises `StoreError`, nothing."""
         await self._on_thread(lambda: _write(self._connection, batch, self._path))
 
+    @property
+    def path(self) -> Path:
+        """The database file."""
+        return self._path
+
+    async def with_blocks(self, work: Callable[[Iterator[bytes]], Result]) -> Result:
+        """Run `work` on a thread, with an iterator of all blocks in order of height; only one is in memory.
+
+        Iterating raises `StoreError` where a row does not match its checksum. What `work` raises is raised.
+        """
+
+        def run() -> Result:
+            with closing(self._open_reader().blocks()) as rows:
+                return work(value for _, value in rows)
+
+        if self._closed:
+            raise StoreError(f"{self._path}: the store is closed")
+        return await asyncio.get_running_loop().run_in_executor(self._reading, run)
+
+    async def read_blocks(self, first_height: int, last_height: int, max_bytes: int) -> tuple[bytes, ...]:
+        """Return the committed blocks from `first_height` on, encoded, up to `last_height` or a gap.
+
+        The first whatever its size, then as many as weigh `max_bytes` together. Raises `StoreError` where a
+        row does not match its checksum.
+        """
+        if self._closed:
+            raise StoreError(f"{self._path}: the store is closed")
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(
+            self._reading, self._read_blocks, first_height, last_height, max_bytes
+        )
+
+    def _read_blocks(self, first_height: int, last_height: int, max_bytes: int) -> tuple[bytes, ...]:
+        # Closed at once: a query that is left open keeps the write-ahead log from being emptied.
+        with closing(self._open_reader().consecutive(first_height, last_height)) as blocks:
+            return durable.first_blocks(blocks, max_bytes)
+
+    def _open_reader(self) -> LedgerReader:
+        if self._reader is None:
+            self._reader = LedgerReader(_open_for_reading(self._path), self._path)
+        return self._reader
+
+    def _close_reader(self) -> None:
+        if self._reader is not None:
+            self._reader.close()
+
     async def close(self) -> None:
         """Finish what was begun, close the database and let go of the directory."""
         if self._closed:
             return
-        await self._on_thread(self._connection.close)
         self._closed = True
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(self._reading, self._close_reader)
+        self._reading.shutdown()
+        await loop.run_in_executor(self._thread, self._connection.close)
         self._thread.shutdown()
         self._lock.release()
 
@@ -146,7 +199,7 @@ class LedgerReader:
             height: int | None = self._connection.execute("SELECT max(height) FROM block").fetchone()[0]
             return height
 
-    def blocks(self, first: int = 0, last: int = 2**63 - 1) -> Iterator[tuple[int, bytes]]:
+    def blocks(self, first: int = 0, last: int = 2**63 - 1) -> Generator[tuple[int, bytes], None, None]:
         """(height, encoded block and certificate), ascending, for first <= height <= last.
 
         Raises `StoreError` where a row does not match its checksum.
@@ -159,6 +212,21 @@ class LedgerReader:
             for height, value, crc in rows:
                 _check(crc, BLOCKS, _height_key(height), value, self._path)
                 yield height, value
+
+    def consecutive(self, first: int, last: int) -> Generator[bytes, None, None]:
+        """Encoded blocks of the heights `first` to `last`, up to the first that is missing.
+
+        Raises `StoreError` where a row does not match its checksum.
+        """
+        with closing(self.blocks(first, last)) as rows:
+            for expected, (height, value) in enumerate(rows, first):
+                if height != expected:
+                    return
+                yield value
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._connection.close()
 
 
 @contextmanager
@@ -242,13 +310,9 @@ def _check_layout(connection: sqlite3.Connection, path: Path) -> None:
         raise StoreError(f"{path}: layout {layout}, this version reads layout {_LAYOUT}")
 
 
-def _read_all(connection: sqlite3.Connection, path: Path) -> Records:
+def _read_records(connection: sqlite3.Connection, path: Path) -> Records:
     records: Records = {}
     with _faults_of(path):
-        for height, value, crc in connection.execute("SELECT height, value, crc FROM block ORDER BY height"):
-            key = _height_key(height)
-            _check(crc, BLOCKS, key, value, path)
-            records.setdefault(BLOCKS, {})[key] = value
         rows = connection.execute("SELECT bucket, key, value, crc FROM record ORDER BY bucket, key")
         for bucket, key, value, crc in rows:
             _check(crc, bucket, key, value, path)
@@ -332,7 +396,10 @@ def _checksum(bucket: str, key: bytes, value: bytes) -> int:
 def _check(crc: object, bucket: str, key: object, value: object, path: Path) -> None:
     # A flipped bit in a row's header changes a column's type, so types are not taken for granted either.
     if not (isinstance(key, bytes) and isinstance(value, bytes)) or crc != _checksum(bucket, key, value):
-        raise StoreError(f"{path}: damaged: record {bucket}/{key!r} does not match its checksum")
+        name = f"record {bucket}/{key!r}"
+        if bucket == BLOCKS and isinstance(key, bytes):
+            name = f"block {_height_of(key)}"
+        raise StoreError(f"{path}: damaged: {name} does not match its checksum")
 
 
 @contextmanager

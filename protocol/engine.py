@@ -22,6 +22,7 @@ from protocol.envelope import Statement, WireError
 from protocol.events import (
     BlobFailed,
     BlobReady,
+    BlocksRead,
     CancelTimer,
     Command,
     Effect,
@@ -59,7 +60,7 @@ from protocol.messages import (
     ZRequest,
 )
 from protocol.negotiation import Negotiation
-from protocol.offences import HARMLESS
+from protocol.offences import FOREIGN, HARMLESS
 from protocol.outbox import Outbox
 from protocol.pacing import waits_for_transactions
 from protocol.params import Genesis
@@ -67,6 +68,7 @@ from protocol.pinning import Rules
 from protocol.pool import Pool
 from protocol.progress import hard_deadline_ms
 from protocol.repair import Repair
+from protocol.reporting import Reporting
 from protocol.round import BlockError
 from protocol.secrets import DealerPackage
 
@@ -109,8 +111,10 @@ class Engine:
             chain=self.chain,
             checks=self.checks,
         )
+        self.reporting = Reporting(self.desk)
+        self._samples = weight
         self.lifecycle = Lifecycle(self.chain, self.desk, self.cited)
-        self.repair = Repair(self.desk, self.outbox, self.stored_block)
+        self.repair = Repair(self.desk, self.outbox)
         self.judging = Judging(self.chain, self.desk, self.repair, self.cited)
         self.negotiation = Negotiation(
             self.desk,
@@ -151,10 +155,6 @@ class Engine:
         """On the next height."""
         return self.negotiation.agreement
 
-    def stored_block(self, height: int) -> StoredBlock | None:
-        data = self.lifecycle.blocks.get(height)
-        return None if data is None else decode_stored_block(data)
-
     # -- events --------------------------------------------------------------------------------
 
     def handle(self, event: Event, now: Millis) -> list[Effect]:
@@ -179,6 +179,8 @@ class Engine:
             case BlobFailed():
                 self._look = self._due = True
                 self.desk.miss_blob(event.digest)
+            case BlocksRead():
+                self.repair.on_blocks_read(event)
             case PeerUp():
                 self.peers.add(event.peer)
                 self.repair.tell(event.peer)
@@ -210,7 +212,7 @@ class Engine:
 
     def _start(self, event: Start) -> None:
         """Take up what survived: the chain, secrets, shares, own statements, and the safety state."""
-        self.lifecycle.load_chain(event.records)
+        self.lifecycle.load_chain(event)
         self.lifecycle.load_secrets(event.records, event.blobs)
         self.lifecycle.begin_round()
         self.lifecycle.load_round(event.records)
@@ -221,6 +223,7 @@ class Engine:
         self.outbox.notify(
             "started", height=self.chain.height, round=self.state.round, peer=keys.peer_name(self.me)
         )
+        self.reporting.started(self._samples)
         if waits_for_transactions(self.state):
             self._tell_waiting()
 
@@ -262,8 +265,11 @@ class Engine:
         try:
             statement = self.checks.open(data, self.network)
         except WireError as error:
+            if error.reason in FOREIGN:
+                self.reporting.foreign_message(peer, error.reason, error.theirs)
             self._reject(peer, error.reason, str(error))
             return
+        self.reporting.own_message(peer)
         self._dispatch(peer, statement)
 
     def _reject(self, peer: bytes, reason: str, what: str) -> None:
@@ -348,8 +354,11 @@ class Engine:
 
     # -- blocks --------------------------------------------------------------------------------
 
-    def _decided(self, stored: StoredBlock) -> None:
-        """A certified block is final: write it down, move the state on, begin the next phase."""
+    def _decided(self, stored: StoredBlock, synced: bool = False) -> None:
+        """A certified block is final: write it down, move the state on, begin the next phase.
+
+        `synced`: a peer gave it with its certificate; this node had no part in deciding it.
+        """
         before, block = self.state, stored.block
         try:
             self.chain.take(block, self.judging.effect(block))
@@ -357,9 +366,10 @@ class Engine:
             # A certified block that breaks a rule: more than 1/3 are faulty, or this node runs other rules.
             self.outbox.notify("fatal", why=str(error))
             return
-        data = encode_stored_block(stored)
-        self.lifecycle.blocks[block.height] = data
-        self.outbox.persist(durable.BLOCK, durable.height_key(block.height), data)
+        key = durable.height_key(block.height)
+        self.outbox.persist(durable.BLOCK, key, encode_stored_block(stored))
+        if self.state.round != before.round:
+            self.lifecycle.take_snapshot()
         self._take_cited(block)
         self.outbox.notify(
             "block",
@@ -371,6 +381,7 @@ class Engine:
             leader=keys.peer_name(block.leader),
             phase=self.state.learning.phase.name,
         )
+        self.reporting.block_taken(before, block, self._now, synced=synced)
         if self.state.round != before.round:
             self.lifecycle.end_round(before)
             self.lifecycle.begin_round()
@@ -461,6 +472,7 @@ class Engine:
 
     def _on_have(self, peer: bytes, statement: Statement) -> None:
         assert isinstance(statement.body, Have)
+        self.reporting.heard_height(peer, statement.body.height)
         self.repair.on_have(peer, statement.round, statement.body)
 
     def _on_statements(self, peer: bytes, statement: Statement) -> None:
@@ -469,7 +481,9 @@ class Engine:
             try:
                 inner = self.checks.open(data, self.network)
             except WireError as error:
-                self._reject(peer, error.reason, str(error))
+                # Whoever relays has opened it: of another network or version it has nothing to relay.
+                is_foreign = error.reason in FOREIGN - {"kind"}
+                self._reject(peer, "relayed" if is_foreign else error.reason, str(error))
                 return
             if inner.kind not in STATEMENT_KINDS:
                 self._reject(peer, "relayed", inner.kind.name)
@@ -509,7 +523,7 @@ class Engine:
             except (DecodeError, ChainError, BlockError) as error:
                 self._reject(peer, "block", str(error))
                 return
-            self._decided(stored)
+            self._decided(stored, synced=True)
             taken += 1
         if taken > 1:
             self.negotiation.request_blocks(peer)

@@ -14,6 +14,7 @@ from attrs import field, frozen
 
 if TYPE_CHECKING:
     from protocol.jobs import Job, JobResult
+    from protocol.ledger.resume import LedgerPosition
 
 PeerId: TypeAlias = bytes
 Digest: TypeAlias = bytes
@@ -25,10 +26,15 @@ Millis: TypeAlias = int
 
 @frozen
 class Start:
-    """The first event of a life: all records that survived, by bucket and key, and the blobs held."""
+    """The first event of a life: all records that survived, by bucket and key, and the blobs held.
+
+    `ledger`: where the stored chain ends, as `protocol.ledger.resume` finds it; None where nothing is stored.
+    Its buckets, `block` and `snapshot`, are not among the records.
+    """
 
     records: Mapping[str, Mapping[bytes, bytes]]
     blobs: frozenset[Digest] = frozenset()
+    ledger: LedgerPosition | None = field(default=None, repr=False)
 
 
 @frozen
@@ -73,6 +79,15 @@ class BlobFailed:
 
 
 @frozen
+class BlocksRead:
+    """Answer a `ReadBlocks`: encoded stored blocks of consecutive heights from `first_height`, maybe none."""
+
+    peer: PeerId
+    first_height: int
+    blocks: tuple[bytes, ...] = field(repr=False)
+
+
+@frozen
 class PeerUp:
     peer: PeerId
 
@@ -90,7 +105,17 @@ class Command:
 
 
 Event: TypeAlias = (
-    Start | Received | TimerFired | JobDone | JobFailed | BlobReady | BlobFailed | PeerUp | PeerDown | Command
+    Start
+    | Received
+    | TimerFired
+    | JobDone
+    | JobFailed
+    | BlobReady
+    | BlobFailed
+    | BlocksRead
+    | PeerUp
+    | PeerDown
+    | Command
 )
 
 
@@ -145,6 +170,20 @@ class DropBlob:
 
 
 @frozen
+class ReadBlocks:
+    """Read the stored blocks `first_height` to `last_height` for `peer`; answers `BlocksRead`, always.
+
+    The answer may hold fewer: it ends where the next block would make it longer than `max_bytes`. Its first
+    block is in it whatever its size.
+    """
+
+    peer: PeerId
+    first_height: int
+    last_height: int
+    max_bytes: int
+
+
+@frozen
 class SetTimer:
     """(Re)start the timer of this key."""
 
@@ -193,6 +232,7 @@ Effect: TypeAlias = (
     | Fetch
     | PutBlob
     | DropBlob
+    | ReadBlocks
     | SetTimer
     | CancelTimer
     | RunJob

@@ -15,7 +15,7 @@ from attrs import define, field
 from protocol.duties import share
 from protocol.duties.desk import Desk
 from protocol.envelope import Slot, Statement
-from protocol.ledger.block import StoredBlock, encode_stored_block
+from protocol.events import BlocksRead, PeerId, ReadBlocks
 from protocol.messages import (
     STATEMENT_KINDS,
     BlockRequest,
@@ -43,12 +43,12 @@ MAX_TAG_BYTES = 1 << 15
 
 
 class Repair:
-    """One node's half of the exchange. `stored` gives final blocks by height."""
+    """One node's half of the exchange. Blocks are read by the shell, for one peer once at a time."""
 
-    def __init__(self, desk: Desk, outbox: Outbox, stored: Callable[[int], StoredBlock | None]) -> None:
+    def __init__(self, desk: Desk, outbox: Outbox) -> None:
         self.desk = desk
         self.outbox = outbox
-        self.stored = stored
+        self._reading: set[PeerId] = set()
         self._round = 0
         self._of_round: dict[int, _Shelf] = {}
 
@@ -102,20 +102,17 @@ class Repair:
         self.send_blocks(peer, request.first_height)
 
     def send_blocks(self, peer: bytes, first_height: int) -> None:
-        """Consecutive final blocks, as many as fit one reply."""
-        encoded: list[bytes] = []
-        size = 0
-        for height in range(first_height, min(first_height + MAX_BLOCKS, self.desk.state.height + 1)):
-            stored = self.stored(height)
-            if stored is None:
-                break
-            data = encode_stored_block(stored)
-            if encoded and size + len(data) > REPLY_BYTES:
-                break
-            encoded.append(data)
-            size += len(data)
-        if encoded:
-            self.outbox.send(peer, self.desk.state.round, Kind.BLOCKS, Blocks(tuple(encoded)))
+        """Have consecutive final blocks read, as many as fit one reply; a peer has one reply at a time."""
+        last_height = min(first_height + MAX_BLOCKS - 1, self.desk.state.height)
+        if first_height <= last_height and peer not in self._reading:
+            self._reading.add(peer)
+            self.outbox.add(ReadBlocks(peer, first_height, last_height, REPLY_BYTES))
+
+    def on_blocks_read(self, event: BlocksRead) -> None:
+        """Send the blocks that were read to the peer that lacks them."""
+        self._reading.discard(event.peer)
+        if event.blocks:
+            self.outbox.send(event.peer, self.desk.state.round, Kind.BLOCKS, Blocks(event.blocks))
 
     def on_statement_request(self, peer: bytes, request: StatementRequest) -> None:
         pool = self.desk.pool

@@ -25,6 +25,7 @@ from protocol.codec import DecodeError
 from protocol.envelope import Statement, WireError
 from protocol.ledger import block as blocks
 from protocol.ledger.block import Block, Reason
+from protocol.ledger.judgement import Opinion
 from protocol.ledger.settlement import (
     Ballot,
     apply_transactions,
@@ -466,6 +467,7 @@ def _outcome(
     _exactly(statements, openings_pinned(state, tally), "openings")
     sealed = {vote.peer: vote.digest for vote in learning.sealed_votes}
     votes: dict[bytes, int] = {}
+    opinions: dict[bytes, Opinion] = {}
     for statement in statements:
         opening = statement.body
         assert isinstance(opening, VoteOpening)
@@ -474,12 +476,13 @@ def _outcome(
             f"the opening of {keys.short_name(statement.sender)} does not fit its sealed vote",
         )
         votes[statement.sender] = opening.vote
+        opinions[statement.sender] = opening.opinion
     unopened = tuple(PinnedFault(peer, Fault.UNOPENED_VOTE) for peer in sorted(sealed) if peer not in votes)
     state = _pin_next(state, body.closing.adverts, tally, rules, opener)
     return end_round(
         state,
         rules.params,
-        ballot=None if learning.void else Ballot(votes, learning.candidate),
+        ballot=None if learning.void else Ballot(votes, learning.candidate, opinions),
         faults=(*learning.faults, *unopened, *_equivocators(state, body.closing, opener)),
         check_seeds=_known_seeds(learning),
         adverts=state.learning.next_adverts,

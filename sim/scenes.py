@@ -12,12 +12,13 @@ import numpy as np
 import numpy.typing as npt
 from attrs import evolve
 
+from protocol import durable
 from protocol.checkpoint import decode_checkpoint
 from protocol.engine import Engine
 from protocol.envelope import Statement
 from protocol.events import Broadcast, Effect, Notify, Send
 from protocol.jobs import ContributeJob, EvaluateJob, Job, JobResult, TrainJob
-from protocol.ledger.block import Block, BlockBody, BlockKind, decode_body
+from protocol.ledger.block import Block, BlockBody, BlockKind, StoredBlock, decode_body, decode_stored_block
 from protocol.ledger.state import LedgerState, Phase
 from protocol.messages import Kind, ReleaseStage, ShareRelease, Statements
 from protocol.secagg.contribute import compress, encode_update
@@ -149,9 +150,12 @@ class Scene:
     # -- what came of it -------------------------------------------------------------------------
 
     def blocks(self, round_: int = 1) -> list[Block]:
-        engine = self.engine(self.observer)
-        stored = [engine.stored_block(height) for height in range(1, engine.height + 1)]
-        return [entry.block for entry in stored if entry is not None and entry.block.round == round_]
+        return [stored.block for stored in self.ledger() if stored.block.round == round_]
+
+    def ledger(self) -> list[StoredBlock]:
+        """Every block that the observer has stored."""
+        rows = self.world.nodes[self.observer].records.get(durable.BLOCK, {})
+        return [decode_stored_block(data) for _, data in sorted(rows.items())]
 
     def kinds(self, round_: int = 1) -> list[BlockKind]:
         return [block.kind for block in self.blocks(round_)]

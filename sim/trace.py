@@ -11,6 +11,7 @@ from collections.abc import Callable
 from protocol.events import (
     BlobFailed,
     BlobReady,
+    BlocksRead,
     Broadcast,
     CancelJob,
     CancelTimer,
@@ -28,6 +29,7 @@ from protocol.events import (
     Penalise,
     Persist,
     PutBlob,
+    ReadBlocks,
     Received,
     RunJob,
     Send,
@@ -84,11 +86,13 @@ def event_text(event: Event, name: Callable[[PeerId], str]) -> str:
             return f"ready {digest.hex()[:12]}"
         case BlobFailed(digest):
             return f"unavailable {digest.hex()[:12]}"
+        case BlocksRead(peer, first_height, blocks):
+            return f"read {name(peer)} {first_height}+{len(blocks)} {sum(map(len, blocks))}"
         case PeerUp(peer):
             return f"up {name(peer)}"
         case PeerDown(peer):
             return f"down {name(peer)}"
-        case Start(records, blobs):
+        case Start(records, blobs, _):
             counts = ",".join(f"{bucket}:{len(records[bucket])}" for bucket in sorted(records))
             return f"start {counts} blobs:{len(blobs)}"
         case Command(transaction):
@@ -112,6 +116,8 @@ def effect_text(effect: Effect, name: Callable[[PeerId], str]) -> str:
             return f"put {digest.hex()[:12]} {len(data)}"
         case DropBlob(digest):
             return f"drop {digest.hex()[:12]}"
+        case ReadBlocks(peer, first_height, last_height, _):
+            return f"read {name(peer)} {first_height}..{last_height}"
         case SetTimer(key, delay_ms):
             return f"timer {key} {delay_ms}"
         case CancelTimer(key):

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from attrs import frozen
 
+from protocol import durable
 from protocol.blob import blob_digest
 from protocol.events import (
     Broadcast,
@@ -33,11 +34,14 @@ from protocol.events import (
     Penalise,
     Persist,
     PutBlob,
+    ReadBlocks,
     RunJob,
     Send,
     SetTimer,
     TimerFired,
 )
+from protocol.ledger.chain import ChainError
+from protocol.params import Genesis
 from sim.clock import Clock
 from sim.connections import Connections
 from sim.errors import (
@@ -67,6 +71,9 @@ Bent = TypeVar("Bent")
 
 DISK_RETRY_MS = 1_000
 """How soon whoever looks after a node starts it again when its disk was full."""
+
+READ_MS = 1
+"""How long a node reads blocks for a peer."""
 
 CLOCK_SPREAD_MS = 10**6
 """Monotonic clocks start anywhere below this in each life: no engine may carry a time across a restart."""
@@ -153,10 +160,12 @@ class World(Injection):
         filter: Filter | None = None,
         honest: bool | None = None,
         blobs: Iterable[tuple[Digest, bytes]] = (),
+        genesis: Genesis | None = None,
     ) -> Node:
         """A node that is down until `start`. A second one with the same key is its twin; neither is honest.
 
-        `make_engine` is called once for each life. `honest` defaults to whether there is no filter.
+        `make_engine` is called once for each life, which begins from the ledger of `genesis`, if any.
+        `honest` defaults to whether there is no filter.
         """
         node = Node(
             index=len(self.nodes),
@@ -166,6 +175,7 @@ class World(Injection):
             filter=filter,
             honest=filter is None if honest is None else honest,
             blobs=dict(blobs),
+            genesis=genesis,
         )
         twins = self._by_peer.setdefault(peer, [])
         twins.append(node)
@@ -352,6 +362,9 @@ class World(Injection):
                 node.blobs[digest] = data
             case DropBlob(digest):
                 node.blobs.pop(digest, None)
+            case ReadBlocks():
+                read = durable.read_blocks(node.records.get(durable.BLOCK, {}), effect)
+                self.schedule.push(READ_MS, self._to_life, node, node.life, read)
             case SetTimer(key, delay_ms):
                 token = self.schedule.issued + 1
                 delay_ms = node.clock.virtual(max(0, delay_ms))
@@ -403,7 +416,11 @@ class World(Injection):
             return
         node.clock = Clock(self.now, node.entropy.randrange(CLOCK_SPREAD_MS), node.clock_rate)
         node.engine = node.make_engine(node)
-        self._deliver(node, node.start_event())
+        try:
+            start = node.start_event()
+        except ChainError as error:
+            raise EngineRaisedError(self, f"node {node.index} finds its ledger damaged: {error}") from error
+        self._deliver(node, start)
         for other in self.nodes:
             self._connections.connect_soon(node, other)
 

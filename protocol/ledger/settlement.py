@@ -8,19 +8,22 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
-from attrs import evolve, frozen
+from attrs import evolve, field, frozen
 
 from protocol.codec import digest
 from protocol.envelope import Statement
 from protocol.ledger.adaptive import tally_votes
 from protocol.ledger.economy import (
     Settlement,
+    is_accepted,
     round_winners,
     settle_fee,
+    settle_judged,
     settle_rewards,
     settle_slash,
     settle_vote,
 )
+from protocol.ledger.judgement import BestModel, Judgement, Opinion, grade_of, is_improvement
 from protocol.ledger.pace import Training
 from protocol.ledger.state import (
     Account,
@@ -37,16 +40,22 @@ from protocol.params import ProtocolParams
 from protocol.sortition import assign_roles, threshold
 
 MAX_SUSPICION = 16
+LEAST_VALIDATORS = 4
+"""With fewer no round is opened (section 11.5)."""
 LEAST_SURVIVORS = 3
 """With two survivors each would learn the other's update by subtracting its own."""
 
 
 @frozen
 class Ballot:
-    """Opened votes on a trusted aggregate, and the model that it leads to."""
+    """Opened votes on a trusted aggregate, and the model that it leads to.
+
+    `opinions`: what the same openings say beyond +1 and -1; only the interim rule of judgement reads them.
+    """
 
     votes: Mapping[bytes, int]
     candidate: bytes
+    opinions: Mapping[bytes, Opinion] = field(factory=dict)
 
 
 def least_sharers(n_proposers: int) -> int:
@@ -117,6 +126,8 @@ def settle_ballot(state: LedgerState, params: ProtocolParams, ballot: Ballot) ->
     opened = {peer: vote for peer, vote in ballot.votes.items() if vote}
     if not opened:
         return state
+    if params.judgement is not None:
+        return settle_judgement(state, params, params.judgement, ballot)
     proposers = [contribution.peer for contribution in state.learning.contributors]
     gamma = vote_gamma_units(state, params, opened)
     accepted, settlement = settle_vote(state.stakes, proposers, opened, gamma)
@@ -128,19 +139,77 @@ def settle_ballot(state: LedgerState, params: ProtocolParams, ballot: Ballot) ->
     return state
 
 
+def settle_judgement(
+    state: LedgerState, params: ProtocolParams, rule: Judgement, ballot: Ballot
+) -> LedgerState:
+    """§6. Return the state after a judged vote under the interim rule: prices, tally, reward, models.
+
+    At least one opened vote is +1 or -1.
+    """
+    opened = {peer: vote for peer, vote in ballot.votes.items() if vote}
+    members = [contribution.peer for contribution in state.learning.contributors]
+    accepted, gamma = is_accepted(opened), vote_gamma_units(state, params, opened)
+    contrary = [peer for peer, vote in opened.items() if vote == (-1 if accepted else 1)]
+    grade = grade_of(ballot.opinions[peer].change for peer in opened)
+    prices = (
+        0 if accepted else rule.member_price(grade, gamma),
+        rule.contrary_price(len(opened) - len(contrary), len(contrary), gamma),
+    )
+    settlement = settle_judged(state.stakes, members, contrary, prices)
+    state = with_tally(settle(state, spared(state, params, settlement)), params, opened)
+    if not accepted:
+        return state
+    winners = round_winners(True, members, opened)
+    state = settle(state, settle_rewards(state.stakes, state.pool_units, state.pool_rounds_left, winners))
+    best = state.best
+    if is_improvement(ballot.opinions):
+        best = BestModel(state.round, ballot.candidate)
+    return evolve(state, model_digest=ballot.candidate, previous_model_digest=state.model_digest, best=best)
+
+
+def spared(state: LedgerState, params: ProtocolParams, settlement: Settlement) -> Settlement:
+    """§6. Return a settlement to the treasury that leaves four validators, where the interim rule holds.
+
+    Payers stand in the order of peers. One whose payment would take it below `min_stake` pays it only while
+    at least `LEAST_VALIDATORS` would remain; after that nobody is taken below `min_stake`.
+    """
+    if params.judgement is None:
+        return settlement
+    least = params.min_stake_units
+    remaining = len(active_validators(state.accounts, least))
+    deltas = []
+    for peer, delta in settlement.deltas:
+        account = state.account(peer)
+        assert account is not None
+        stake = account.stake_units
+        if stake >= least > stake + delta:
+            if account.member and remaining <= LEAST_VALIDATORS:
+                delta = least - stake
+            else:
+                remaining -= account.member
+        if delta:
+            deltas.append((peer, delta))
+    return Settlement(tuple(deltas), -sum(delta for _, delta in deltas), 0)
+
+
 def settle_faults(state: LedgerState, params: ProtocolParams, faults: Iterable[PinnedFault]) -> LedgerState:
-    """Provable faults cost `fault_penalty`; a sealed vote not opened, `unopened_vote_units`."""
+    """Provable faults cost `fault_penalty`; a sealed vote not opened, `unopened_vote_units`.
+
+    An unopened vote proves no ill will, so that of it the last four validators are spared as of a lost one.
+    """
     for entry in sorted(set(faults), key=lambda fault: (fault.peer, fault.fault)):
         unopened = entry.fault is Fault.UNOPENED_VOTE
         penalty = unopened_vote_units(params) if unopened else params.fault_penalty_units
-        state = settle(state, settle_slash(state.stakes, [entry.peer], penalty))
+        settlement = settle_slash(state.stakes, [entry.peer], penalty)
+        state = settle(state, spared(state, params, settlement) if unopened else settlement)
     return state
 
 
 def settle_void(state: LedgerState, params: ProtocolParams) -> LedgerState:
     """A void round that proves nobody guilty: a flat fee from each of U2, and suspicion."""
     members = [contribution.peer for contribution in state.learning.contributors]
-    state = settle(state, settle_fee(state.stakes, members, params.void_fee_units))
+    settlement = settle_fee(state.stakes, members, params.void_fee_units)
+    state = settle(state, spared(state, params, settlement))
     return _with_suspicion(state, members, 1)
 
 
@@ -386,9 +455,11 @@ def training_after(
 
 def is_better(before: LedgerState, settled: LedgerState) -> bool:
     """§3.9. Return whether the vote found a better model than any before."""
-    return settled.model_digest != before.model_digest
+    if before.best is None:
+        return settled.model_digest != before.model_digest
+    return settled.best != before.best
 
 
 def says_done(state: LedgerState, ballot: Ballot) -> bool:
     """§3.9. Return whether more than half of all voters of the round said that the task is done."""
-    return False
+    return 2 * sum(opinion.done for opinion in ballot.opinions.values()) > len(state.learning.voters)

@@ -9,6 +9,7 @@ from attrs import field, frozen
 
 from protocol.codec import LEFT_OUT, digest, encode
 from protocol.ledger.adaptive import Tally
+from protocol.ledger.judgement import BestModel
 from protocol.ledger.pace import Rest, Training
 from protocol.messages import NamedSecret
 from protocol.params import Genesis
@@ -170,6 +171,7 @@ class LedgerState:
     """Everything that blocks decide. `validators`: frozen from one round-ending block to the next, sorted.
 
     `tallies`: of the last rounds that voted, oldest first, where the network has an adaptive gamma.
+    `best`: the best model so far, where the network has the interim rule of judgement.
     `training`: how far it has come and whether it rests, where the network has a pace.
     """
 
@@ -185,6 +187,7 @@ class LedgerState:
     validators: tuple[bytes, ...]
     learning: RoundState = field(repr=False)
     tallies: tuple[Tally, ...] = field(default=(), repr=False, metadata=LEFT_OUT)
+    best: BestModel | None = field(default=None, metadata=LEFT_OUT)
     training: Training | None = field(default=None, metadata=LEFT_OUT)
 
     def account(self, peer: bytes) -> Account | None:
@@ -241,6 +244,7 @@ def active_validators(accounts: tuple[tuple[bytes, Account], ...], min_stake_uni
 def genesis_state(genesis: Genesis) -> LedgerState:
     """The state before block 1: round 1 waits for its adverts."""
     accounts = tuple((member.peer, Account(member.stake_units, True)) for member in genesis.members)
+    judged = genesis.params.judgement is not None
     return LedgerState(
         height=0,
         round=1,
@@ -253,5 +257,6 @@ def genesis_state(genesis: Genesis) -> LedgerState:
         previous_model_digest=NO_DIGEST,
         validators=active_validators(accounts, genesis.params.min_stake_units),
         learning=RoundState(Phase.ADVERT),
+        best=BestModel(0, genesis.model_digest) if judged else None,
         training=None if genesis.params.pace is None else genesis.params.pace.begin(),
     )

@@ -11,7 +11,7 @@ from attrs import field, frozen
 from flocknode.observe.ledger import Step
 from flocknode.observe.rounds import RoundRecord, rounds_of
 from protocol.events import Penalise
-from protocol.ledger.block import BlockKind, DisputeBody, StoredBlock, decode_body
+from protocol.ledger.block import BlockKind, DisputeBody, decode_body
 from protocol.ledger.chain import replay
 from protocol.ledger.state import Fault
 from sim.attacks.attack import AttackError, Outcome, Result
@@ -192,10 +192,7 @@ def honest_run(
 
 def ledger_of(scene: Scene) -> list[Step]:
     """The ledger of the honest node that has come furthest, checked from genesis."""
-    engine = scene.engine(scene.observer)
-    stored = [engine.stored_block(height) for height in range(1, engine.height + 1)]
-    blocks: list[StoredBlock] = [block for block in stored if block is not None]
-    return [Step(*step) for step in replay(scene.founding.genesis, lambda: iter(blocks))]
+    return [Step(*step) for step in replay(scene.founding.genesis, lambda: iter(scene.ledger()))]
 
 
 def _accepted(records: Iterable[RoundRecord], rounds: int) -> int:

@@ -14,6 +14,7 @@ from attrs import define, evolve
 
 from protocol.codec import digest
 from protocol.ledger.adaptive import AdaptiveGamma
+from protocol.ledger.judgement import Judgement
 from protocol.ledger.pace import Pace
 from protocol.ledger.state import Phase
 from protocol.messages import Kind, TransactionKind
@@ -125,13 +126,16 @@ class _Draw:
         apart = Random(f"gamma {self.seed}")
         if apart.random() < 0.15:
             changes["adaptive_gamma"] = AdaptiveGamma(window=apart.choice((1, 2, 8)))
+        apart = Random(f"judgement {self.seed}")
+        if apart.random() < 0.4:
+            changes["judgement"] = Judgement(tolerance_permille=apart.choice((1, 100, 2_000)))
         apart = Random(f"pace {self.seed}")
         if apart.random() < 0.2:
             changes["pace"] = Pace(
                 interval_ms=apart.choice((0, 500, 5_000)),
                 rounds=apart.choice((0, 1, 2)),
                 patience=apart.choice((0, 1, 2)),
-                heeds_done=apart.random() < 0.5,
+                heeds_done=apart.random() < 0.5 and "judgement" in changes,
                 resume_units=apart.choice((0, MICRO, 2 * MICRO)),
             )
         return evolve(params, **changes)

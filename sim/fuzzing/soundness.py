@@ -16,6 +16,7 @@ from protocol.events import (
     Penalise,
     Persist,
     PutBlob,
+    ReadBlocks,
     RunJob,
     Send,
     SetTimer,
@@ -26,6 +27,7 @@ from protocol.offences import OFFENCES
 TIMER_KEYS = {"soft", "witness", "release", "late", "view", "repair"}
 BUCKETS = {
     durable.BLOCK,
+    durable.SNAPSHOT,
     durable.STATEMENT,
     durable.SAFETY,
     durable.SECRET,
@@ -68,6 +70,8 @@ def _wrong(engine: Engine, effect: Effect) -> str | None:
             return "a record above its limit" if len(value or b"") > durable.RECORD_BYTES else None
         case PutBlob(digest, _):
             return None if len(digest) == 32 else "a digest of a wrong size"
+        case ReadBlocks(_, first_height, last_height, max_bytes):
+            return None if 1 <= first_height <= last_height <= engine.height and max_bytes else "no blocks"
         case RunJob(key, _):
             return None if key.startswith(f"{engine.state.round}/") else "a job of another round"
         case Penalise(peer, why):

@@ -7,6 +7,7 @@ from random import Random
 import numpy as np
 from attrs import define, field
 
+from protocol import durable
 from protocol.algebra import field as fp
 from protocol.engine import Engine
 from protocol.events import (
@@ -23,13 +24,14 @@ from protocol.events import (
     PeerUp,
     Persist,
     PutBlob,
+    ReadBlocks,
     Received,
     RunJob,
     Send,
-    Start,
     TimerFired,
 )
 from protocol.jobs import EvaluateJob, EvaluateResult, Job, JobResult, TrainJob, TrainResult, run
+from protocol.ledger.resume import start_from
 from sim.fuzzing.histories import LIAR, NODES, VICTIM, Moment
 from sim.fuzzing.soundness import check_effects
 
@@ -72,7 +74,7 @@ class Victim:
         self.engine = Engine(me, ground.founding.genesis, Random(self.now).randbytes, dealt)
         self.jobs.clear()
         self.fetches.clear()
-        self.handle(Start(self.records, frozenset(self.blobs)))
+        self.handle(start_from(ground.founding.genesis, self.records, frozenset(self.blobs)))
         for peer in ground.peers:
             if peer != me.peer:
                 self.handle(PeerUp(peer))
@@ -101,6 +103,8 @@ class Victim:
                 self.fetches.pop(digest, None)
             case Fetch(digest, holders, reserves):
                 self.fetches[digest] = (*holders, *reserves)
+            case ReadBlocks():
+                self.handle(durable.read_blocks(self.records.get(durable.BLOCK, {}), effect))
             case RunJob(key, job) if self.works:
                 self.handle(self.done(key, job))
             case RunJob(key, job):

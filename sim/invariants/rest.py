@@ -33,7 +33,7 @@ class Rest:
     """A `StepRule`."""
 
     def __init__(self, params: ProtocolParams) -> None:
-        self._pace = params.pace
+        self._pace, self._by_opinion = params.pace, params.judgement is not None
         self._book = _Book(0 if params.pace is None else params.pace.rounds)
 
     def __call__(self, step: Step) -> None:
@@ -60,7 +60,7 @@ class Rest:
     def _end(self, step: Step) -> None:
         assert self._pace is not None
         book, ended = self._book, step.before.round
-        votes, improved, done = _votes(step)
+        votes, improved, done = _votes(step, self._by_opinion)
         if any(votes):
             book.stale = 0 if improved else book.stale + 1
         dozes = not book.paid and (
@@ -102,10 +102,15 @@ def _brought(step: Step) -> int:
     return brought
 
 
-def _votes(step: Step) -> tuple[list[int], bool, int]:
+def _votes(step: Step, by_opinion: bool) -> tuple[list[int], bool, int]:
     """The opened votes, whether a better model was found, and how many voters said that the task is done."""
     body = decode_body(step.stored.block)
     if not isinstance(body, OutcomeBody) or step.before.learning.void:
         return [], False, 0
-    votes = [getattr(read_statement(data).body, "vote", 0) for data in body.openings]
-    return votes, step.after.model_digest != step.before.model_digest, 0
+    openings = [read_statement(data).body for data in body.openings]
+    votes = [getattr(opening, "vote", 0) for opening in openings]
+    done = sum(bool(getattr(opening, "done", False)) for opening in openings)
+    if not by_opinion:
+        return votes, step.after.model_digest != step.before.model_digest, 0
+    improves = sum(bool(getattr(opening, "improves", False)) for opening in openings)
+    return votes, 2 * improves > len(openings) and sum(votes) >= 0, done

@@ -21,6 +21,7 @@ from flocknode.learning.models import MODELS
 from flocknode.learning.task import PARTITIONS, TASK_NAMES
 from flocknode.tables import Record, read_record
 from protocol.ledger.adaptive import AdaptiveGamma
+from protocol.ledger.judgement import Judgement
 from protocol.ledger.pace import Pace
 from protocol.messages import STATEMENT_KINDS, Kind, TransactionKind
 from protocol.params import PROFILES, ParamsError, ProtocolParams
@@ -35,6 +36,8 @@ TABLES = ("name", "about", "network", "link", "params", "nodes", "faults", "expe
 MAX_NODES = 256
 MAX_ROUNDS = 10_000
 DAY_S = 86_400.0
+OPTIONS: Mapping[str, type[Any]] = {"adaptive_gamma": AdaptiveGamma, "judgement": Judgement, "pace": Pace}
+"""Parameters that are tables of their own."""
 
 
 class ScenarioError(Exception):
@@ -407,9 +410,6 @@ SHORT_DEADLINES: Mapping[str, int] = {
     "singular_rank": 4,
 }
 """What scenarios have in place of the defaults of `ProtocolParams`."""
-
-OPTIONS: Mapping[str, type] = {"adaptive_gamma": AdaptiveGamma, "pace": Pace}
-"""Parameters that are tables of their own."""
 
 _NUMBERS: Mapping[str, tuple[Any, float, float]] = {
     "at_s": (int | float, 0.0, DAY_S),

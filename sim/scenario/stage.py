@@ -38,6 +38,7 @@ from sim.invariants.pins import Pins
 from sim.invariants.privacy import Privacy
 from sim.invariants.quorums import Quorums
 from sim.invariants.rest import Rest
+from sim.invariants.resumption import Resumption
 from sim.invariants.roles import Roles
 from sim.invariants.shares import Shares
 from sim.invariants.supply import Supply
@@ -159,6 +160,7 @@ def _add_invariants(stage: Stage) -> None:
         Agreement(stored_block_id),
         Supply(supply_of, total_units(stage.founding.genesis)),
         Durability(),
+        Resumption(),
         Conduct(),
         PaceKept(params, lambda: world.now),
         Shares(network),
@@ -274,6 +276,7 @@ def _add_nodes(stage: Stage, tasks: Sequence[LocalTask]) -> None:
             lambda node, m=member, w=weight: make_engine(founding, m, node, w),  # type: ignore[misc]
             filter=watched,
             blobs=held,
+            genesis=founding.genesis,
         )
 
 

@@ -74,9 +74,9 @@ def _params(scenario: Scenario) -> dict[str, Any]:
         for attribute in attrs.fields(type(params))
         if getattr(params, attribute.name) != getattr(base, attribute.name)
     }
-    for name in OPTIONS:
-        if getattr(params, name) is not None:
-            changed[name] = _changed(getattr(params, name))
+    for name, option in changed.items():
+        if name in OPTIONS:
+            changed[name] = _changed(option)
     return {"n_proposers": params.n_proposers, "n_voters": params.n_voters, **changed}
 
 

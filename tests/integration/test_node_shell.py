@@ -118,8 +118,7 @@ async def test_a_restart_gives_back_records_and_blobs_before_anything_else(tmp_p
     again = Toy(lambda event: ())
     async with living(tmp_path, again):
         await again.until(lambda: again.events)
-    records = {"block": {(4).to_bytes(8, "big"): b"block 4"}, "meta": {b"k": b"v"}}
-    assert again.events[0] == Start(records, frozenset([blob_digest(MODEL)]))
+    assert again.events[0] == Start({"meta": {b"k": b"v"}}, frozenset([blob_digest(MODEL)]))
 
 
 async def test_events_that_wait_share_one_commit_and_nothing_leaves_before_it(tmp_path: Path) -> None:

@@ -35,7 +35,11 @@ def read(directory: Path) -> Records:
     async def run() -> Records:
         store = await Store.open(directory)
         try:
-            return await store.load()
+            records = await store.load()
+            assert "block" not in records
+            with open_reader(directory) as ledger:
+                blocks = {height.to_bytes(8, "big"): value for height, value in ledger.blocks()}
+            return {**({"block": blocks} if blocks else {}), **records}
         finally:
             await store.close()
 
@@ -148,7 +152,7 @@ from protocol.events import Persist
 {inspect.getsource(value)}
 async def main():
     store = await Store.open(Path(sys.argv[1]))
-    i = len((await store.load()).get("block", ()))
+    i = await store.with_blocks(lambda blocks: sum(1 for _ in blocks))
     print("from", i, flush=True)
     while True:
         i += 1
@@ -270,3 +274,53 @@ def test_a_truncated_file_is_damage(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     with pytest.raises(StoreError, match=str(path)):
         read(tmp_path)
+
+
+def test_blocks_are_read_for_a_peer_while_batches_are_written(tmp_path: Path) -> None:
+    async def run() -> list[tuple[bytes, ...]]:
+        store = await Store.open(tmp_path)
+        await store.commit([block(1, b"one"), block(2, b"two"), block(3, b"three"), block(5, b"five")])
+        first, _, second = await asyncio.gather(
+            store.read_blocks(1, 9, 100), store.commit([block(4, b"four")]), store.read_blocks(2, 3, 3)
+        )
+        after = await store.read_blocks(4, 9, 100)
+        none = await store.read_blocks(6, 9, 100)
+        await store.close()
+        with pytest.raises(StoreError, match="closed"):
+            await store.read_blocks(1, 1, 1)
+        return [first[:3], second, after, none]
+
+    assert asyncio.run(run()) == [(b"one", b"two", b"three"), (b"two",), (b"four", b"five"), ()]
+
+
+def test_a_damaged_block_is_not_read_for_anybody(tmp_path: Path) -> None:
+    write(tmp_path, [block(1, b"one"), block(2, b"two")])
+    with sqlite3.connect(tmp_path / DATABASE) as database:
+        database.execute("UPDATE block SET value = x'00' WHERE height = 2")
+
+    async def run() -> None:
+        store = await Store.open(tmp_path)
+        try:
+            assert await store.read_blocks(1, 1, 100) == (b"one",)
+            with pytest.raises(StoreError, match="checksum"):
+                await store.read_blocks(1, 2, 100)
+        finally:
+            await store.close()
+
+    asyncio.run(run())
+
+
+def test_reading_blocks_leaves_the_write_ahead_log_to_be_emptied(tmp_path: Path) -> None:
+    """A query left open would pin the log, which then grows for ever."""
+
+    async def run() -> int:
+        store = await Store.open(tmp_path)
+        await store.commit([block(height, bytes(4_000)) for height in range(1, 40)])
+        for height in range(40, 2_500):
+            await store.commit([block(height, bytes(4_000))])
+            assert len(await store.read_blocks(1, 39, 9_000)) == 2
+        size = (tmp_path / f"{DATABASE}-wal").stat().st_size
+        await store.close()
+        return size
+
+    assert asyncio.run(run()) < 8_000_000
