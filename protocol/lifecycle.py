@@ -144,6 +144,12 @@ class Lifecycle:
         self._forget_transactions()
         self._notify_outcome(before)
 
+    def apply_transactions(self, before: LedgerState) -> None:
+        """Forget transactions that an OPEN block applied, and tell what they moved."""
+        if self.chain.state.accounts != before.accounts:
+            self._forget_transactions()
+            self._notify_changes(before)
+
     def _drop_blobs(self) -> None:
         """§7.6. Let go of every blob that is neither a model that counts nor of this round or the last.
 
@@ -181,16 +187,21 @@ class Lifecycle:
 
     def _notify_outcome(self, before: LedgerState) -> None:
         after, outbox = self.chain.state, self.desk.outbox
-        changed = {
-            keys.peer_name(peer): account.stake_units - old.stake_units
-            for peer, account in after.accounts
-            if (old := before.account(peer)) is not None and old.stake_units != account.stake_units
-        }
-        outbox.notify("settled", round=before.round, changed_units=changed)
+        outbox.notify("settled", round=before.round, changed_units=self._changed(before))
         if after.model_digest != before.model_digest:
             outbox.notify("model", round=before.round, digest=after.model_digest.hex())
         if after.best is not None and after.best != before.best:
             outbox.notify("best_model", round=after.best.round, digest=after.best.digest.hex())
+
+    def _notify_changes(self, before: LedgerState) -> None:
+        self.desk.outbox.notify("transactions", height=self.chain.height, changed_units=self._changed(before))
+
+    def _changed(self, before: LedgerState) -> dict[str, int]:
+        return {
+            keys.peer_name(peer): account.stake_units - old.stake_units
+            for peer, account in self.chain.state.accounts
+            if (old := before.account(peer)) is not None and old.stake_units != account.stake_units
+        }
 
 
 def kept_models(state: LedgerState) -> frozenset[bytes]:

@@ -172,7 +172,7 @@ DURABILITY = (
     Mutant(
         name="snapshot-before-its-block",
         about="a snapshot of the state is written down in front of the block that led to it",
-        breaks='7.3: "behind the block that ends a round a node writes a snapshot"',
+        breaks='7.3: "behind the block that ends a round ... a node writes a snapshot"',
         caught_by="resumption",
         swaps=(Swap(Lifecycle, "take_snapshot", _snapshot_first),),
         hunters=(Hunter(manifest="calm"),),

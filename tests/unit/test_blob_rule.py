@@ -1,4 +1,4 @@
-"""Which blobs a node holds (docs/PROTOCOL.md section 7.6): written down first, and gone in time after crashes too."""
+"""Which blobs a node holds (docs/PROTOCOL.md section 7.6): written down first, and gone in time."""
 
 from __future__ import annotations
 
