@@ -397,7 +397,10 @@ class Node:
         try:
             loss, examples, metrics = await self._jobs.learn(self._learner.test, digest)
         except (TaskError, CheckpointError, BlobStoreError) as error:
-            self._monitor.tested(round_, str(error))
+            if digest not in self._blobs:  # dropped for newer ones while the learner was busy
+                self._log.info("evaluation_skipped", round=round_)
+                return
+            self._monitor.tested(round_, f"{type(error).__name__}: {error}")
             return
         self._monitor.tested(round_)
         finite = {name: value for name, value in {"loss": loss, **metrics}.items() if isfinite(value)}

@@ -132,13 +132,14 @@ class NetworkWatch:
     def _look_at_quorum(self, links: set[str], me: str, now_s: float) -> None:
         useful = {peer for peer in links if self._foreign.get(peer, ("",))[0] not in ("network", "version")}
         there, all_ = len((useful | {me}) & self._validators), len(self._validators)
+        itself = ", this one counted" if me in self._validators else ""
         if there >= self._quorum:
             self.conditions.gone("below_quorum", now_s)
         elif now_s - self.began_s >= STARTING_S:
             self.conditions.holds(
                 "below_quorum",
                 now_s,
-                f"{there} of {all_} validators are connected, this one counted, {self._quorum} are needed: "
+                f"{there} of {all_} validators are connected{itself}, {self._quorum} are needed: "
                 "nothing is decided; waiting since {since}",
                 connected=there,
                 validators=all_,

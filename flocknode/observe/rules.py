@@ -33,7 +33,7 @@ RULES: Final[tuple[Rule, ...]] = (
         name="not_admitted",
         meaning="Peers that can be reached end every connection in its handshake.",
         advice="Ask them whether this node's peer id is in the member list of their node.toml; "
-        "compare network.psk; see whether their logs say `refused`.",
+        "compare network.key; see whether their logs say `refused`.",
         begins_after_s=5.0,
         ends_after_s=10.0,
     ),
