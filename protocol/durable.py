@@ -26,6 +26,7 @@ SECRET = "secret"
 SHARE = "share"
 OPENING = "opening"
 RESIDUAL = "residual"
+BLOB = "blob"
 LOSS = "loss"
 
 SAFETY_KEY = b"safety"
