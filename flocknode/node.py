@@ -24,7 +24,9 @@ from flocknode.inbox import Inbox, InboxClosedError
 from flocknode.jobs_runner import JobRunner, RunAggregation
 from flocknode.learner import Learner
 from flocknode.learning.task import TaskError
+from flocknode.observe.conditions import Condition
 from flocknode.observe.log import Logger
+from flocknode.observe.monitor import QUIET, Monitor
 from flocknode.startup import InterruptedStartError, Resume, start_event
 from flocknode.store import Store
 from flocknode.transport.base import Member, MessageTooLargeError, Transport
@@ -75,6 +77,8 @@ LONGEST_GATHERING_S = 0.002
 
 
 COMMAND_INTERVAL_S = 0.5
+LOOK_INTERVAL_S = 1.0
+"""How often a node sees whether anything is wrong with it."""
 
 
 _LEVEL_EVENTS = {Level.GOOD: "restored", Level.THROTTLED: "throttled", Level.REFUSED: "refused"}
@@ -134,6 +138,9 @@ class Node:
         self._jobs = JobRunner(
             learner=learner, run_aggregation=run_aggregation, deliver=self._job_ended, log=log
         )
+        self._monitor = Monitor(
+            me=transport.peer, members=members, params=learner.params, log=log, times=self._jobs.times
+        )
         self._fetcher = Fetcher(
             blobs=blobs,
             source=transport,
@@ -165,6 +172,7 @@ class Node:
             await self._transport.start(self)
             async with self._group:
                 handling = self._spawn(self._handle_events())
+                self._spawn(self._look_around())
                 if self._commands is not None:
                     self._spawn(self._hear_commands(self._commands))
                 self._log.info("ready", address=self._transport.address, peer=peer_name(self._transport.peer))
@@ -185,7 +193,7 @@ class Node:
 
     def received(self, peer: PeerId, message: bytes) -> None:
         if not self._inbox.put_message(Received(peer, message)):
-            self._log.warning("message_dropped", peer=peer_name(peer), bytes=len(message))
+            self._monitor.dropped(peer, len(message))
 
     def peer_up(self, peer: PeerId) -> None:
         self._inbox.put(PeerUp(peer))
@@ -344,7 +352,9 @@ class Node:
         if kind == "block":
             self._log.info(kind, **fields, **self._traffic())
         else:
-            self._log.info(kind, **fields)
+            log = self._log.debug if kind in QUIET else self._log.info
+            log(kind, **fields)
+        self._monitor.notice(notice)
         for observer in self._observers:
             observer(notice)
         if kind == "fatal":
@@ -354,6 +364,16 @@ class Node:
         if kind == "model":
             self._untested = fields["round"], bytes.fromhex(str(fields["digest"]))
             self._test_model()
+
+    @property
+    def conditions(self) -> tuple[Condition, ...]:
+        """What is wrong at present, since when, with figures (docs/OPERATING.md)."""
+        return self._monitor.present()
+
+    async def _look_around(self) -> None:
+        while True:
+            self._monitor.look(self._transport.connected(), self._transport.stats().dials)
+            await asyncio.sleep(LOOK_INTERVAL_S)
 
     def _traffic(self) -> dict[str, int]:
         """Payload bytes since the start, both ways, over all peers."""
@@ -377,8 +397,12 @@ class Node:
         try:
             loss, examples, metrics = await self._jobs.learn(self._learner.test, digest)
         except (TaskError, CheckpointError, BlobStoreError) as error:
-            self._log.warning("evaluation_failed", round=round_, why=str(error))
+            if digest not in self._blobs:  # dropped for newer ones while the learner was busy
+                self._log.info("evaluation_skipped", round=round_)
+                return
+            self._monitor.tested(round_, f"{type(error).__name__}: {error}")
             return
+        self._monitor.tested(round_)
         finite = {name: value for name, value in {"loss": loss, **metrics}.items() if isfinite(value)}
         self._log.info("evaluation", round=round_, num_examples=examples, **finite)
 

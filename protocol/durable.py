@@ -24,6 +24,7 @@ SECRET = "secret"
 SHARE = "share"
 OPENING = "opening"
 RESIDUAL = "residual"
+BLOB = "blob"
 YARDSTICK = "yardstick"
 
 SAFETY_KEY = b"safety"

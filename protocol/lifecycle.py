@@ -12,7 +12,7 @@ from protocol.duties import share
 from protocol.duties.desk import Desk
 from protocol.duties.vote import keep_yardstick
 from protocol.envelope import WireError, open_envelope
-from protocol.events import CancelJob, DropBlob, Effect, Persist, Start
+from protocol.events import CancelJob, Effect, Persist, Start
 from protocol.ledger.chain import Chain
 from protocol.ledger.judgement import Yardstick
 from protocol.ledger.resume import encode_snapshot
@@ -34,7 +34,6 @@ class Lifecycle:
         self.desk = desk
         self.cited = cited
         self._persisted: dict[str, set[bytes]] = {bucket: set() for bucket in PER_ROUND}
-        self._old_blobs: set[bytes] = set()
 
     def note(self, effects: list[Effect]) -> None:
         """Remember which records of a round were written, to delete them when it is over."""
@@ -58,9 +57,11 @@ class Lifecycle:
 
     def load_secrets(self, records: Records, blobs: frozenset[bytes]) -> None:
         """Blobs, round seeds and the residual."""
-        desk, state = self.desk, self.chain.state
+        desk = self.desk
         desk.blobs = set(blobs)
-        self._old_blobs = set(blobs) - kept_models(state)
+        for key in sorted(records.get(durable.BLOB, {})):
+            desk.blob_rounds[key[8:]] = durable.round_of_key(key)
+        self._drop_blobs()
         for bucket in PER_ROUND:
             self._persisted[bucket] = set(records.get(bucket, {}))
         for key, seed in sorted(records.get(durable.SECRET, {}).items()):
@@ -134,7 +135,7 @@ class Lifecycle:
         keep_yardstick(self.desk, self.desk.yardstick.ended(ended, accepted))
         for name in sorted(self.desk.memory.started):
             self.desk.outbox.add(CancelJob(f"{ended}/{name}"))
-        self._drop_blobs(before)
+        self._drop_blobs()
         for bucket in PER_ROUND:
             over = sorted(k for k in self._persisted[bucket] if 0 < durable.round_of_key(k) <= ended)
             for key in over:
@@ -147,13 +148,23 @@ class Lifecycle:
         self._forget_transactions()
         self._notify_outcome(before)
 
-    def _drop_blobs(self, before: LedgerState) -> None:
-        desk, after = self.desk, self.chain.state
-        for blob in sorted((self._old_blobs - desk.memory.blobs) - kept_models(after)):
-            desk.blobs.discard(blob)
-            desk.outbox.add(DropBlob(blob))
-        left = set() if before.best is None else {before.best.digest} - kept_models(after)
-        self._old_blobs = desk.memory.blobs | {before.previous_model_digest} | left
+    def apply_transactions(self, before: LedgerState) -> None:
+        """Forget transactions that an OPEN block applied, and tell what they moved."""
+        if self.chain.state.accounts != before.accounts:
+            self._forget_transactions()
+            self._notify_changes(before)
+
+    def _drop_blobs(self) -> None:
+        """§7.6. Let go of every blob that is neither a model that counts nor of this round or the last.
+
+        Also of a blob that is held without a round: a crash came between its file and its record.
+        """
+        desk, state = self.desk, self.chain.state
+        models = kept_models(state)
+        for blob in sorted(desk.blobs | desk.blob_rounds.keys()):
+            round_ = desk.blob_rounds.get(blob, 0)
+            if blob not in models and round_ < max(1, state.round - 1):
+                desk.drop_blob(blob)
 
     def _forget_transactions(self) -> None:
         """Those that were applied, or whose nonce another one took."""
@@ -180,16 +191,21 @@ class Lifecycle:
 
     def _notify_outcome(self, before: LedgerState) -> None:
         after, outbox = self.chain.state, self.desk.outbox
-        changed = {
-            keys.peer_name(peer): account.stake_units - old.stake_units
-            for peer, account in after.accounts
-            if (old := before.account(peer)) is not None and old.stake_units != account.stake_units
-        }
-        outbox.notify("settled", round=before.round, changed_units=changed)
+        outbox.notify("settled", round=before.round, changed_units=self._changed(before))
         if after.model_digest != before.model_digest:
             outbox.notify("model", round=before.round, digest=after.model_digest.hex())
         if after.best is not None and after.best != before.best:
             outbox.notify("best_model", round=after.best.round, digest=after.best.digest.hex())
+
+    def _notify_changes(self, before: LedgerState) -> None:
+        self.desk.outbox.notify("transactions", height=self.chain.height, changed_units=self._changed(before))
+
+    def _changed(self, before: LedgerState) -> dict[str, int]:
+        return {
+            keys.peer_name(peer): account.stake_units - old.stake_units
+            for peer, account in self.chain.state.accounts
+            if (old := before.account(peer)) is not None and old.stake_units != account.stake_units
+        }
 
 
 def kept_models(state: LedgerState) -> frozenset[bytes]:

@@ -131,7 +131,6 @@ def dispute(desk: Desk) -> None:
         return
     held = []
     for contribution in learning.contributors:
-        desk.memory.blobs.add(contribution.upload_digest)
         held.append(want_disputed_upload(desk, contribution))
     collect_pinned_findings(desk)
     job = verify_job(desk)

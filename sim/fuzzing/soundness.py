@@ -34,6 +34,7 @@ BUCKETS = {
     durable.SHARE,
     durable.OPENING,
     durable.RESIDUAL,
+    durable.BLOB,
 }
 LONGEST_TIMER_MS = 30 * 86_400_000
 

@@ -29,13 +29,16 @@ from sim.invariants.blobs import Blobs
 from sim.invariants.conduct import Conduct
 from sim.invariants.contract import Contract
 from sim.invariants.durability import Durability
+from sim.invariants.holdings import Holdings
 from sim.invariants.integrity import Integrity
 from sim.invariants.ledger import Ledger
 from sim.invariants.memory import Memory
+from sim.invariants.pace import PaceKept
 from sim.invariants.phases import Phases
 from sim.invariants.pins import Pins
 from sim.invariants.privacy import Privacy
 from sim.invariants.quorums import Quorums
+from sim.invariants.rest import Rest
 from sim.invariants.resumption import Resumption
 from sim.invariants.roles import Roles
 from sim.invariants.shares import Shares
@@ -146,6 +149,7 @@ def _add_invariants(stage: Stage) -> None:
         Beacon(params, network),
         Roles(params),
         Contract(params),
+        Rest(params),
         stage.privacy.at_step,
         stage.blame,
         Verdicts(params, notes, blob_of, lambda peer: _is_honest(world, peer)),
@@ -158,7 +162,9 @@ def _add_invariants(stage: Stage) -> None:
         Supply(supply_of, total_units(stage.founding.genesis)),
         Durability(),
         Resumption(),
+        Holdings(),
         Conduct(),
+        PaceKept(params, lambda: world.now),
         Shares(network),
         Blobs(),
         Blinding(params, notes, blob_of),
