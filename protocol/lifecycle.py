@@ -10,9 +10,11 @@ from protocol.codec import DecodeError, decode, encode
 from protocol.consensus import Safety
 from protocol.duties import share
 from protocol.duties.desk import Desk
+from protocol.duties.vote import keep_yardstick
 from protocol.envelope import WireError, open_envelope
 from protocol.events import CancelJob, Effect, Persist, Start
 from protocol.ledger.chain import Chain
+from protocol.ledger.judgement import Yardstick
 from protocol.ledger.resume import encode_snapshot
 from protocol.ledger.state import LedgerState
 from protocol.local import RoundMemory
@@ -67,9 +69,9 @@ class Lifecycle:
         residual = records.get(durable.RESIDUAL, {}).get(durable.RESIDUAL_KEY)
         if residual is not None:
             desk.residual = decode(durable.Residual, residual, 1 << 27)
-        loss = records.get(durable.LOSS, {}).get(durable.LOSS_KEY)
-        if loss is not None:
-            desk.largest_loss = durable.decode_loss(loss)
+        yardstick = records.get(durable.YARDSTICK, {}).get(durable.YARDSTICK_KEY)
+        if yardstick is not None:
+            desk.yardstick = Yardstick.from_bytes(yardstick)
 
     def load_round(self, records: Records) -> None:
         """Own statements, others' contributions, share packages and vote openings that still matter."""
@@ -129,6 +131,8 @@ class Lifecycle:
         """Forget what was private to the round; keep its blobs one round longer, models while they count."""
         ended = before.round
         self._settle_residual(before)
+        accepted = self.chain.state.model_digest != before.model_digest
+        keep_yardstick(self.desk, self.desk.yardstick.ended(ended, accepted))
         for name in sorted(self.desk.memory.started):
             self.desk.outbox.add(CancelJob(f"{ended}/{name}"))
         self._drop_blobs()
