@@ -10,6 +10,7 @@ from sim.mutants.contract import CONTRACT
 from sim.mutants.dealing import DEALING
 from sim.mutants.durability import DURABILITY
 from sim.mutants.planting import Mutant
+from sim.mutants.syncing import SYNCING
 
-ALL: tuple[Mutant, ...] = (*AGREEMENT, *DEALING, *AGGREGATION, *CONTRACT, *DURABILITY)
+ALL: tuple[Mutant, ...] = (*AGREEMENT, *DEALING, *AGGREGATION, *CONTRACT, *DURABILITY, *SYNCING)
 MUTANTS: Mapping[str, Mutant] = {mutant.name: mutant for mutant in ALL}

@@ -47,6 +47,9 @@ QUICK = (
     "gamma-by-its-own-vote",
     "tallies-for-ever",
     "cheap-silence",
+    "asks-again-at-once",
+    "serves-without-bound",
+    "pushes-blocks",
 )
 """Those that take about a second each; `flocknode sim mutants` runs them all."""
 
