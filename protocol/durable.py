@@ -2,7 +2,7 @@
 
 Buckets and keys: `block` by height, `statement` by statement id (every own statement, and others'
 contributions, whose commitments nobody could give back), `safety` under one key, `secret` by round,
-`share` by round and dealer, `opening` by round and ballot, `residual` under one key.
+`share` by round and dealer, `opening` by round and ballot, `residual` under one key, `order` by id.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ SECRET = "secret"
 SHARE = "share"
 OPENING = "opening"
 RESIDUAL = "residual"
+ORDER = "order"
 
 SAFETY_KEY = b"safety"
 RESIDUAL_KEY = b"residual"

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from protocol import durable, keys
 from protocol.checks import Checks
 from protocol.cited import Cited
-from protocol.codec import DecodeError, decode
+from protocol.codec import DecodeError
 from protocol.consensus import Agreement, Safety
 from protocol.duties import check, results, share, zs
 from protocol.duties.advance import advance, looked_at, makes_due
@@ -55,19 +55,19 @@ from protocol.messages import (
     SealedShares,
     StatementRequest,
     Statements,
-    Transaction,
     ZReply,
     ZRequest,
 )
 from protocol.negotiation import Negotiation
 from protocol.offences import HARMLESS
+from protocol.orders import Orders
 from protocol.outbox import Outbox
 from protocol.params import Genesis
 from protocol.pinning import Rules
 from protocol.pool import Pool
 from protocol.progress import hard_deadline_ms
 from protocol.repair import Repair
-from protocol.round import BlockError
+from protocol.round import BlockError, transactions_applied
 from protocol.secrets import DealerPackage
 
 
@@ -111,6 +111,7 @@ class Engine:
         )
         self.lifecycle = Lifecycle(self.chain, self.desk, self.cited)
         self.repair = Repair(self.desk, self.outbox)
+        self.orders = Orders(self.desk, self.lifecycle.forget_transactions)
         self.judging = Judging(self.chain, self.desk, self.repair, self.cited)
         self.negotiation = Negotiation(
             self.desk,
@@ -182,7 +183,7 @@ class Engine:
             case PeerDown():
                 self.peers.discard(event.peer)
             case Command():
-                self._command(event.transaction)
+                self._command(event.order)
         self._advance()
         if not self.outbox.effects:
             return []
@@ -211,12 +212,14 @@ class Engine:
         self.lifecycle.load_secrets(event.records, event.blobs)
         self.lifecycle.begin_round()
         self.lifecycle.load_round(event.records)
+        self.orders.load(event.records.get(durable.ORDER, {}))
         safety = self.lifecycle.load_safety(event.records)
         self._begin_height(safety or Safety(self.chain.height + 1))
         self.outbox.add(SetTimer("repair", self.genesis.params.repair_interval_ms))
         self.outbox.notify(
             "started", height=self.chain.height, round=self.state.round, peer=keys.peer_name(self.me)
         )
+        self.orders.resume()
 
     def _begin_height(self, safety: Safety) -> None:
         """A new phase: fresh clock, fresh agreement, hard deadline running."""
@@ -325,13 +328,15 @@ class Engine:
 
     def _decided(self, stored: StoredBlock) -> None:
         """A certified block is final: write it down, move the state on, begin the next phase."""
-        before, block = self.state, stored.block
+        before, block, parent = self.state, stored.block, self.head
         try:
             self.chain.take(block, self.judging.effect(block))
         except BlockError as error:
             # A certified block that breaks a rule: more than 1/3 are faulty, or this node runs other rules.
             self.outbox.notify("fatal", why=str(error))
             return
+        # What became of orders is written first: after a crash in between the block is decided once more.
+        self.orders.note_block(self.state, self._own_transactions(before, block, parent))
         key = durable.height_key(block.height)
         self.outbox.persist(durable.BLOCK, key, encode_stored_block(stored))
         self._take_cited(block)
@@ -353,6 +358,18 @@ class Engine:
         elif block.kind is BlockKind.SETUP:
             share.keep_pinned_packages(self.desk)
         self._begin_height(Safety(block.height + 1))
+        self.orders.follow(self._now)
+
+    def _own_transactions(self, before: LedgerState, block: Block, parent: bytes) -> list[Statement]:
+        """This node's transactions that a block has carried out."""
+        account, nonce = before.account(self.me), 0
+        if account is not None:
+            nonce = account.nonce
+        after = self.state.account(self.me)
+        if after is None or after.nonce == nonce:
+            return []
+        applied = transactions_applied(before, self.state, block, parent, self.desk.rules, self.cited.open)
+        return [statement for statement in applied if statement.sender == self.me]
 
     def _take_cited(self, block: Block) -> None:
         """Statements that a final block pins are held from now on, in place of others of their slots."""
@@ -406,6 +423,7 @@ class Engine:
             self.repair.request_statements(peers[self._draw(len(peers))], missing)
         if self._now - self.desk.clock.began_ms >= interval_ms:
             self.negotiation.resend()
+        self.orders.follow(self._now)
 
     def _draw(self, n: int) -> int:
         """A number below n."""
@@ -471,11 +489,6 @@ class Engine:
     # -- commands ------------------------------------------------------------------------------
 
     def _command(self, data: bytes) -> None:
-        """Sign and spread the operator's transaction."""
-        try:
-            transaction = decode(Transaction, data, 128)
-        except DecodeError as error:
-            self.outbox.notify("bad_command", why=str(error))
-            return
-        self.outbox.publish(0, Kind.TRANSACTION, transaction)
+        """Sign and spread the operator's transaction, or refuse it."""
+        self.orders.take(data)
         self._look = self._due = True
