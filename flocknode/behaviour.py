@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import time
+from math import inf
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 from flocknode.config import Behaviour
 from flocknode.learner import Learner
+from protocol.duties.vote import ABSTAIN, VOTE_AGAINST, judge, largest_loss
 from protocol.jobs import EvaluateJob, EvaluateResult, TrainJob, TrainResult
+from protocol.params import ProtocolParams
 
 
 @frozen
@@ -31,14 +34,14 @@ class MisbehavingLearner(Learner):
         result = super().evaluate(job)
         if self.behaviour.kind != "poison":
             return result
-        return contrary(result, self.params.tolerance_micro)
+        return contrary(result, self.params)
 
 
-def contrary(result: EvaluateResult, tolerance_micro: int) -> EvaluateResult:
-    """Losses that lead to the opposite vote under the voting rule (docs/PROTOCOL.md section 6)."""
-    current, candidate = result.current_loss_micro, result.candidate_loss_micro
-    if current is None or candidate is None:
+def contrary(result: EvaluateResult, params: ProtocolParams) -> EvaluateResult:
+    """Return losses that lead to the opposite vote under the voting rule (docs/PROTOCOL.md section 6)."""
+    vote, _, _ = judge(params, result, largest_loss(result, 0.0))
+    if vote == ABSTAIN:
         return result
-    if candidate <= current + tolerance_micro:
-        return EvaluateResult(current, current + tolerance_micro + 1)
-    return EvaluateResult(current, current)
+    if vote == VOTE_AGAINST:
+        return evolve(result, candidate_loss=result.current_loss, best_loss=None)
+    return evolve(result, candidate_loss=inf)

@@ -23,8 +23,11 @@ from flocknode.inbox import Inbox, InboxClosedError
 from flocknode.jobs_runner import JobRunner, RunAggregation
 from flocknode.learner import Learner
 from flocknode.learning.task import TaskError
+from flocknode.observe.conditions import Condition
 from flocknode.observe.log import Logger
+from flocknode.observe.monitor import QUIET, Monitor
 from flocknode.spool import Spool
+from flocknode.startup import InterruptedStartError, Resume, start_event
 from flocknode.store import Store
 from flocknode.transport.base import Member, MessageTooLargeError, Transport
 from flocknode.transport.standing import Level, Standing
@@ -59,7 +62,6 @@ from protocol.events import (
     Send,
     SetTimer,
     ShowOrders,
-    Start,
     TimerFired,
 )
 from protocol.keys import peer_name
@@ -76,6 +78,8 @@ LONGEST_GATHERING_S = 0.002
 
 
 COMMAND_INTERVAL_S = 0.2
+LOOK_INTERVAL_S = 1.0
+"""How often a node sees whether anything is wrong with it."""
 
 
 _LEVEL_EVENTS = {Level.GOOD: "restored", Level.THROTTLED: "throttled", Level.REFUSED: "refused"}
@@ -95,6 +99,7 @@ class Node:
     """Performs an engine's effects, and is the `Handler` of its transport.
 
     `store` is open, `transport` not started; `run` closes both. `max_blob_bytes` bounds what is fetched.
+    `resume` finds where the stored ledger ends; None for an engine without one.
     `commands` is the directory whose `flocknode.spool` the operator's commands come from. `observers` are
     called with every `Notify`, on the event loop.
     """
@@ -111,6 +116,7 @@ class Node:
         run_aggregation: RunAggregation,
         log: Logger,
         max_blob_bytes: int,
+        resume: Resume | None = None,
         commands: Path | None = None,
         observers: Sequence[Observer] = (),
     ) -> None:
@@ -121,6 +127,7 @@ class Node:
         self._members = members
         self._learner = learner
         self._log = log
+        self._resume = resume
         self._spool = None if commands is None else Spool(commands)
         self._observers = observers
         self._inbox = Inbox()
@@ -131,6 +138,9 @@ class Node:
         self._files = ThreadPoolExecutor(1, thread_name_prefix="blobs")
         self._jobs = JobRunner(
             learner=learner, run_aggregation=run_aggregation, deliver=self._job_ended, log=log
+        )
+        self._monitor = Monitor(
+            me=transport.peer, members=members, params=learner.params, log=log, times=self._jobs.times
         )
         self._fetcher = Fetcher(
             blobs=blobs,
@@ -153,11 +163,17 @@ class Node:
             closing.callback(self._jobs.close)
             closing.push_async_callback(self._transport.stop)
             closing.callback(self._cancel_timers)
-            self._inbox.put(Start(await self._store.load(), self._blobs.held()))
+            try:
+                start = await start_event(self._store, self._resume, self._blobs.held(), self._log, stop)
+            except InterruptedStartError:
+                self._log.info("stopped", **self._traffic())
+                return
+            self._inbox.put(start)
             self._transport.set_members(self._members)
             await self._transport.start(self)
             async with self._group:
                 handling = self._spawn(self._handle_events())
+                self._spawn(self._look_around())
                 if self._spool is not None:
                     self._spawn(self._hear_orders(self._spool))
                 self._log.info("ready", address=self._transport.address, peer=peer_name(self._transport.peer))
@@ -178,7 +194,7 @@ class Node:
 
     def received(self, peer: PeerId, message: bytes) -> None:
         if not self._inbox.put_message(Received(peer, message)):
-            self._log.warning("message_dropped", peer=peer_name(peer), bytes=len(message))
+            self._monitor.dropped(peer, len(message))
 
     def peer_up(self, peer: PeerId) -> None:
         self._inbox.put(PeerUp(peer))
@@ -348,7 +364,9 @@ class Node:
         if kind == "block":
             self._log.info(kind, **fields, **self._traffic())
         else:
-            self._log.info(kind, **fields)
+            log = self._log.debug if kind in QUIET else self._log.info
+            log(kind, **fields)
+        self._monitor.notice(notice)
         for observer in self._observers:
             observer(notice)
         if kind == "fatal":
@@ -358,6 +376,16 @@ class Node:
         if kind == "model":
             self._untested = fields["round"], bytes.fromhex(str(fields["digest"]))
             self._test_model()
+
+    @property
+    def conditions(self) -> tuple[Condition, ...]:
+        """What is wrong at present, since when, with figures (docs/OPERATING.md)."""
+        return self._monitor.present()
+
+    async def _look_around(self) -> None:
+        while True:
+            self._monitor.look(self._transport.connected(), self._transport.stats().dials)
+            await asyncio.sleep(LOOK_INTERVAL_S)
 
     def _traffic(self) -> dict[str, int]:
         """Payload bytes since the start, both ways, over all peers."""
@@ -381,8 +409,12 @@ class Node:
         try:
             loss, examples, metrics = await self._jobs.learn(self._learner.test, digest)
         except (TaskError, CheckpointError, BlobStoreError) as error:
-            self._log.warning("evaluation_failed", round=round_, why=str(error))
+            if digest not in self._blobs:  # dropped for newer ones while the learner was busy
+                self._log.info("evaluation_skipped", round=round_)
+                return
+            self._monitor.tested(round_, f"{type(error).__name__}: {error}")
             return
+        self._monitor.tested(round_)
         finite = {name: value for name, value in {"loss": loss, **metrics}.items() if isfinite(value)}
         self._log.info("evaluation", round=round_, num_examples=examples, **finite)
 

@@ -1,20 +1,25 @@
 """What a node writes down before it acts (docs/PROTOCOL.md section 7, "Durable before it leaves").
 
-Buckets and keys: `block` by height, `statement` by statement id (every own statement, and others'
+Buckets and keys: `block` by height, `snapshot` (the ledger's state after the block that ended the last
+round) under one key, `statement` by statement id (every own statement, and others'
 contributions, whose commitments nobody could give back), `safety` under one key, `secret` by round,
-`share` by round and dealer, `opening` by round and ballot, `residual` under one key, `order` by id.
+`share` by round and dealer, `opening` by round and ballot, `residual` and `loss` (the largest loss that this
+node measured of an accepted model) under one key each, `order` by the order's id.
 """
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterable, Mapping
+from math import isfinite
 
 from attrs import field, frozen
 
-from protocol.codec import bounded_bytes
+from protocol.codec import DecodeError, bounded_bytes
 from protocol.events import BlocksRead, ReadBlocks
 
 BLOCK = "block"
+SNAPSHOT = "snapshot"
 STATEMENT = "statement"
 SAFETY = "safety"
 SECRET = "secret"
@@ -22,9 +27,12 @@ SHARE = "share"
 OPENING = "opening"
 RESIDUAL = "residual"
 ORDER = "order"
+LOSS = "loss"
 
 SAFETY_KEY = b"safety"
+SNAPSHOT_KEY = b"snapshot"
 RESIDUAL_KEY = b"residual"
+LOSS_KEY = b"loss"
 RECORD_BYTES = 4 << 20
 
 
@@ -34,6 +42,19 @@ class Residual:
 
     round: int
     values: bytes = field(validator=bounded_bytes(1 << 26), repr=False)
+
+
+def encode_loss(loss: float) -> bytes:
+    """Return a loss as a record: the 8 bytes of a double, big endian."""
+    return struct.pack(">d", loss)
+
+
+def decode_loss(record: bytes) -> float:
+    """Return the finite loss of a record. Raises `DecodeError` for anything else."""
+    loss: float = struct.unpack(">d", record)[0] if len(record) == 8 else -1.0
+    if not isfinite(loss) or loss < 0:
+        raise DecodeError("no finite loss of 8 bytes", LOSS)
+    return loss
 
 
 def height_key(height: int) -> bytes:

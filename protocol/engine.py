@@ -59,14 +59,16 @@ from protocol.messages import (
     ZRequest,
 )
 from protocol.negotiation import Negotiation
-from protocol.offences import HARMLESS
+from protocol.offences import FOREIGN, HARMLESS
 from protocol.orders import Orders
 from protocol.outbox import Outbox
+from protocol.pacing import waits_for_transactions
 from protocol.params import Genesis
 from protocol.pinning import Rules
 from protocol.pool import Pool
 from protocol.progress import hard_deadline_ms
 from protocol.repair import Repair
+from protocol.reporting import Reporting
 from protocol.round import BlockError, transactions_applied
 from protocol.secrets import DealerPackage
 
@@ -109,6 +111,8 @@ class Engine:
             chain=self.chain,
             checks=self.checks,
         )
+        self.reporting = Reporting(self.desk)
+        self._samples = weight
         self.lifecycle = Lifecycle(self.chain, self.desk, self.cited)
         self.repair = Repair(self.desk, self.outbox)
         self.orders = Orders(self.desk, self.lifecycle.forget_transactions)
@@ -122,6 +126,7 @@ class Engine:
             reject=self._reject,
             checks=self.checks,
         )
+        self.pacing = self.negotiation.readiness.pacing
         self._handlers = self._make_handlers()
         self._now: Millis = 0
         self._look = True
@@ -208,33 +213,54 @@ class Engine:
 
     def _start(self, event: Start) -> None:
         """Take up what survived: the chain, secrets, shares, own statements, and the safety state."""
-        self.lifecycle.load_chain(event.records)
+        self.lifecycle.load_chain(event)
         self.lifecycle.load_secrets(event.records, event.blobs)
         self.lifecycle.begin_round()
         self.lifecycle.load_round(event.records)
         self.orders.load(event.records.get(durable.ORDER, {}))
         safety = self.lifecycle.load_safety(event.records)
+        self.pacing.begin_life(self._now)
         self._begin_height(safety or Safety(self.chain.height + 1))
         self.outbox.add(SetTimer("repair", self.genesis.params.repair_interval_ms))
         self.outbox.notify(
             "started", height=self.chain.height, round=self.state.round, peer=keys.peer_name(self.me)
         )
         self.orders.resume()
+        self.reporting.started(self._samples)
+        if waits_for_transactions(self.state):
+            self._tell_waiting()
 
     def _begin_height(self, safety: Safety) -> None:
         """A new phase: fresh clock, fresh agreement, hard deadline running."""
         self.negotiation.begin(safety)
-        self.desk.clock = PhaseClock(safety.height, self._now)
+        hold_ms = self.pacing.hold_ms(self._now)
+        self.desk.clock = PhaseClock(safety.height, self._now + hold_ms, held=hold_ms > 0)
+        if hold_ms:
+            self.outbox.add(SetTimer("hold", hold_ms))
+        else:
+            self.pacing.note_dealing(self._now)
         self._looked_at = looked_at(self.desk)
         self._look = self._due = True
         deadline = hard_deadline_ms(self.state.learning.phase, self.genesis.params)
-        self.outbox.add(SetTimer("late", deadline))
-        for key in ("soft", "view", "witness", "release"):
+        self.outbox.add(SetTimer("late", hold_ms + deadline))
+        for key in ("soft", "view", "witness", "release", *(() if hold_ms else ("hold",))):
             self.outbox.add(CancelTimer(key))
         early = self.negotiation.take_early()
         for peer in sorted(early):
             for statement in early[peer]:
                 self._dispatch(peer, statement)
+
+    def _end_hold(self) -> None:
+        """The phase begins now at this node: deadlines count from here."""
+        clock = self.desk.clock
+        if not clock.held:
+            return
+        clock.held, clock.began_ms = False, self._now
+        self.pacing.note_dealing(self._now)
+        deadline = hard_deadline_ms(self.state.learning.phase, self.genesis.params)
+        self.outbox.add(CancelTimer("hold"))
+        self.outbox.add(SetTimer("late", deadline))
+        self._look = self._due = True
 
     # -- messages ------------------------------------------------------------------------------
 
@@ -242,8 +268,11 @@ class Engine:
         try:
             statement = self.checks.open(data, self.network)
         except WireError as error:
+            if error.reason in FOREIGN:
+                self.reporting.foreign_message(peer, error.reason, error.theirs)
             self._reject(peer, error.reason, str(error))
             return
+        self.reporting.own_message(peer)
         self._dispatch(peer, statement)
 
     def _reject(self, peer: bytes, reason: str, what: str) -> None:
@@ -293,6 +322,8 @@ class Engine:
             )
         if statement.kind is Kind.CONTRIBUTION:
             self._keep_contribution(statement)
+        if statement.kind is Kind.SHARE_BUNDLE and self.desk.clock.held and self.pacing.is_overtaken():
+            self._end_hold()
         self._due |= statement.sender == self.me or (
             statement.kind in self._looked_at and makes_due(self.desk, statement)
         )
@@ -326,8 +357,11 @@ class Engine:
 
     # -- blocks --------------------------------------------------------------------------------
 
-    def _decided(self, stored: StoredBlock) -> None:
-        """A certified block is final: write it down, move the state on, begin the next phase."""
+    def _decided(self, stored: StoredBlock, synced: bool = False) -> None:
+        """A certified block is final: write it down, move the state on, begin the next phase.
+
+        `synced`: a peer gave it with its certificate; this node had no part in deciding it.
+        """
         before, block, parent = self.state, stored.block, self.head
         try:
             self.chain.take(block, self.judging.effect(block))
@@ -339,6 +373,8 @@ class Engine:
         self.orders.note_block(self.state, self._own_transactions(before, block, parent))
         key = durable.height_key(block.height)
         self.outbox.persist(durable.BLOCK, key, encode_stored_block(stored))
+        if self.state.round != before.round:
+            self.lifecycle.take_snapshot()
         self._take_cited(block)
         self.outbox.notify(
             "block",
@@ -350,13 +386,23 @@ class Engine:
             leader=keys.peer_name(block.leader),
             phase=self.state.learning.phase.name,
         )
+        self.reporting.block_taken(before, block, self._now, synced=synced)
         if self.state.round != before.round:
             self.lifecycle.end_round(before)
             self.lifecycle.begin_round()
+        elif block.kind is BlockKind.OPEN and self.state.learning.phase is Phase.ADVERT:
+            self.lifecycle.apply_transactions(before)
         elif block.kind is BlockKind.OPEN:
+            self.lifecycle.apply_transactions(before)
             self.lifecycle.begin_round()
         elif block.kind is BlockKind.SETUP:
             share.keep_pinned_packages(self.desk)
+        if waits_for_transactions(self.state) and (
+            not waits_for_transactions(before) or len(self.state.validators) != len(before.validators)
+        ):
+            self._tell_waiting()
+        elif before.rests and not self.state.rests:
+            self.outbox.notify("resumed", round=self.state.round, **_end_of(self.state))
         self._begin_height(Safety(block.height + 1))
         self.orders.follow(self._now)
 
@@ -370,6 +416,15 @@ class Engine:
             return []
         applied = transactions_applied(before, self.state, block, parent, self.desk.rules, self.cited.open)
         return [statement for statement in applied if statement.sender == self.me]
+
+    def _tell_waiting(self) -> None:
+        """Say once that no round will be opened, and why."""
+        state = self.state
+        if state.training is not None and state.rests:
+            self.outbox.notify("resting", round=state.round - 1, why=state.training.rest.name.lower())
+        else:
+            # Without a single validator nobody can make a block any more.
+            self.outbox.notify("too_few_validators", round=state.round, validators=len(state.validators))
 
     def _take_cited(self, block: Block) -> None:
         """Statements that a final block pins are held from now on, in place of others of their slots."""
@@ -402,6 +457,8 @@ class Engine:
                 self.negotiation.readiness.send()
             case "late":
                 self.negotiation.readiness.on_late(self._now)
+            case "hold":
+                self._end_hold()
             case "release":
                 self.desk.clock.release = True
             case "witness":
@@ -433,6 +490,7 @@ class Engine:
 
     def _on_have(self, peer: bytes, statement: Statement) -> None:
         assert isinstance(statement.body, Have)
+        self.reporting.heard_height(peer, statement.body.height)
         self.repair.on_have(peer, statement.round, statement.body)
 
     def _on_statements(self, peer: bytes, statement: Statement) -> None:
@@ -441,7 +499,9 @@ class Engine:
             try:
                 inner = self.checks.open(data, self.network)
             except WireError as error:
-                self._reject(peer, error.reason, str(error))
+                # Whoever relays has opened it: of another network or version it has nothing to relay.
+                is_foreign = error.reason in FOREIGN - {"kind"}
+                self._reject(peer, "relayed" if is_foreign else error.reason, str(error))
                 return
             if inner.kind not in STATEMENT_KINDS:
                 self._reject(peer, "relayed", inner.kind.name)
@@ -481,7 +541,7 @@ class Engine:
             except (DecodeError, ChainError, BlockError) as error:
                 self._reject(peer, "block", str(error))
                 return
-            self._decided(stored)
+            self._decided(stored, synced=True)
             taken += 1
         if taken > 1:
             self.negotiation.request_blocks(peer)
@@ -492,3 +552,8 @@ class Engine:
         """Sign and spread the operator's transaction, or refuse it."""
         self.orders.take(data)
         self._look = self._due = True
+
+
+def _end_of(state: LedgerState) -> dict[str, int]:
+    """Return how far training goes, for a notice."""
+    return {} if state.training is None else {"last_round": state.training.last_round}

@@ -34,11 +34,15 @@ VERSION = 1
 
 
 class WireError(ValueError):
-    """A message was refused; `reason` is a short stable word to count by, the text says the rest."""
+    """A message was refused; `reason` is a short stable word to count by, the text says the rest.
 
-    def __init__(self, reason: str, what: str) -> None:
+    `theirs`: the network id in hex, the version or the kind, where the sender's is not this node's; else "".
+    """
+
+    def __init__(self, reason: str, what: str, theirs: str = "") -> None:
         super().__init__(f"{reason}: {what}")
         self.reason = reason
+        self.theirs = theirs
 
 
 @frozen
@@ -182,13 +186,16 @@ def open_envelope(
     except DecodeError as error:
         raise WireError("malformed", str(error)) from None
     if envelope.version != VERSION:
-        raise WireError("version", f"version {envelope.version}, this node speaks {VERSION}")
+        raise WireError(
+            "version", f"version {envelope.version}, this node speaks {VERSION}", str(envelope.version)
+        )
     if envelope.network != network:
-        raise WireError("network", f"for network {envelope.network.hex()[:16]}")
+        theirs = envelope.network.hex()
+        raise WireError("network", f"for network {theirs[:16]}", theirs)
     try:
         kind = Kind(envelope.kind)
     except ValueError:
-        raise WireError("kind", f"unknown kind {envelope.kind}") from None
+        raise WireError("kind", f"unknown kind {envelope.kind}", str(envelope.kind)) from None
     rule = KIND_RULES[kind]
     if len(envelope.payload) > (0 if stripped else rule.payload_bytes):
         raise WireError("oversized", f"{kind.name} with a payload of {len(envelope.payload)} bytes")

@@ -13,7 +13,7 @@ from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 from protocol.algebra import field as fp
 from protocol.algebra import ntt, shamir
@@ -27,8 +27,8 @@ from protocol.secagg import encoding, interpolation
 from protocol.secagg.aggregate import sum_coefficients
 from protocol.secagg.contribute import (
     compress,
+    encode_and_count,
     encode_masked,
-    encode_update,
     mask_update,
     publish_commitment,
     round_support,
@@ -119,13 +119,17 @@ class ContributeJob:
 
 @frozen
 class ContributeResult:
-    """`upload`: B_i as bytes; `commitment`: as it is published (blinded if the network says so)."""
+    """`upload`: B_i as bytes; `commitment`: as it is published (blinded if the network says so).
+
+    `clipping`: what the clipping bound cut off; its `clipped_at` are coordinates of the model.
+    """
 
     upload: bytes = field(repr=False)
     upload_digest: bytes
     commitment: bytes = field(repr=False)
     commitment_digest: bytes
     residual: npt.NDArray[np.float32] | None = field(default=None, repr=False, eq=False)
+    clipping: encoding.Clipping | None = None
 
 
 @frozen
@@ -171,19 +175,30 @@ class AggregateResult:
 
 @frozen
 class EvaluateJob:
-    """Phase 4, voters' learner: loss of the current and the candidate model on the own validation split."""
+    """Phase 4, voters' learner: losses of these models on the own validation split.
+
+    `best_digest`: the best model so far, where the network names one and this node has it.
+    """
 
     round: int
     current_digest: bytes
     candidate_digest: bytes
+    best_digest: bytes | None = None
 
 
 @frozen
 class EvaluateResult:
-    """Losses in micro-units; None where the node could not evaluate (then it abstains)."""
+    """Losses as the task gave them; None where the node could not evaluate (then it abstains).
 
-    current_loss_micro: int | None
-    candidate_loss_micro: int | None
+    `best_loss` None too where the job named no best model. `done`: the task says so of the candidate. `why`:
+    for the operator, why it could not; it stays with the node.
+    """
+
+    current_loss: float | None
+    candidate_loss: float | None
+    best_loss: float | None = None
+    done: bool = False
+    why: str = field(default="", kw_only=True)
 
 
 AggregationJob: TypeAlias = DealJob | ContributeJob | CheckUploadJob | AggregateJob | VerifyJob | DisputeJob
@@ -256,7 +271,9 @@ def _contribute(job: ContributeJob, read_blob: ReadBlob) -> ContributeResult:
             context, decode_checkpoint(params, read_blob(job.model_digest)).last_aggregate
         )
     sent, residual = compress(params, job.update, job.residual, support)
-    extended = encode_update(params, scheme, sent, job.weight, secrets)
+    extended, clipping = encode_and_count(params, scheme, sent, job.weight, secrets)
+    if support is not None:
+        clipping = evolve(clipping, clipped_at=tuple(int(support[place]) for place in clipping.clipped_at))
     pair_seeds = own_pair_seeds(context, job.proposer, secrets.mask_key)
     masked = mask_update(params, extended, job.proposer, pair_seeds, secrets.self_seed)
     upload = fp.to_bytes(encode_masked(scheme, masked, secrets.check_seed, job.z_root))
@@ -267,6 +284,7 @@ def _contribute(job: ContributeJob, read_blob: ReadBlob) -> ContributeResult:
         commitment=commitment,
         commitment_digest=commitment_digest(commitment),
         residual=residual,
+        clipping=clipping,
     )
 
 

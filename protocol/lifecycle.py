@@ -11,9 +11,9 @@ from protocol.consensus import Safety
 from protocol.duties import share
 from protocol.duties.desk import Desk
 from protocol.envelope import WireError, open_envelope
-from protocol.events import CancelJob, DropBlob, Effect, Persist
-from protocol.ledger.block import decode_stored_block
+from protocol.events import CancelJob, DropBlob, Effect, Persist, Start
 from protocol.ledger.chain import Chain
+from protocol.ledger.resume import encode_snapshot
 from protocol.ledger.state import LedgerState
 from protocol.local import RoundMemory
 from protocol.messages import Transaction, VoteOpening
@@ -42,16 +42,23 @@ class Lifecycle:
 
     # -- a life begins -------------------------------------------------------------------------
 
-    def load_chain(self, records: Records) -> None:
-        """Replay the stored blocks, each checked; raises `ChainError` for a damaged store."""
-        for key in sorted(records.get(durable.BLOCK, {})):
-            self.chain.append(decode_stored_block(records[durable.BLOCK][key]))
+    def load_chain(self, event: Start) -> None:
+        """Take up the ledger where the shell found its end. Raises ValueError for blocks without it."""
+        if event.ledger is not None:
+            self.chain.state, self.chain.head = event.ledger.state, event.ledger.head
+        elif durable.BLOCK in event.records:
+            raise ValueError("a node that has stored blocks starts where they end, not at genesis")
+
+    def take_snapshot(self) -> None:
+        """Write the ledger's state down, behind the block that led to it: a new life begins from there."""
+        record = encode_snapshot(self.chain.head, self.chain.state)
+        self.desk.outbox.persist(durable.SNAPSHOT, durable.SNAPSHOT_KEY, record)
 
     def load_secrets(self, records: Records, blobs: frozenset[bytes]) -> None:
         """Blobs, round seeds and the residual."""
         desk, state = self.desk, self.chain.state
         desk.blobs = set(blobs)
-        self._old_blobs = set(blobs) - {state.model_digest, state.previous_model_digest}
+        self._old_blobs = set(blobs) - kept_models(state)
         for bucket in PER_ROUND:
             self._persisted[bucket] = set(records.get(bucket, {}))
         for key, seed in sorted(records.get(durable.SECRET, {}).items()):
@@ -59,6 +66,9 @@ class Lifecycle:
         residual = records.get(durable.RESIDUAL, {}).get(durable.RESIDUAL_KEY)
         if residual is not None:
             desk.residual = decode(durable.Residual, residual, 1 << 27)
+        loss = records.get(durable.LOSS, {}).get(durable.LOSS_KEY)
+        if loss is not None:
+            desk.largest_loss = durable.decode_loss(loss)
 
     def load_round(self, records: Records) -> None:
         """Own statements, others' contributions, share packages and vote openings that still matter."""
@@ -115,7 +125,7 @@ class Lifecycle:
             )
 
     def end_round(self, before: LedgerState) -> None:
-        """Forget what was private to the round; keep its blobs one round longer, and the last two models."""
+        """Forget what was private to the round; keep its blobs one round longer, models while they count."""
         ended = before.round
         self._settle_residual(before)
         for name in sorted(self.desk.memory.started):
@@ -133,13 +143,19 @@ class Lifecycle:
         self.forget_transactions()
         self._notify_outcome(before)
 
+    def apply_transactions(self, before: LedgerState) -> None:
+        """Forget transactions that an OPEN block applied, and tell what they moved."""
+        if self.chain.state.accounts != before.accounts:
+            self.forget_transactions()
+            self._notify_changes(before)
+
     def _drop_blobs(self, before: LedgerState) -> None:
         desk, after = self.desk, self.chain.state
-        keep = {after.model_digest, after.previous_model_digest}
-        for blob in sorted((self._old_blobs - desk.memory.blobs) - keep):
+        for blob in sorted((self._old_blobs - desk.memory.blobs) - kept_models(after)):
             desk.blobs.discard(blob)
             desk.outbox.add(DropBlob(blob))
-        self._old_blobs = desk.memory.blobs | {before.previous_model_digest}
+        left = set() if before.best is None else {before.best.digest} - kept_models(after)
+        self._old_blobs = desk.memory.blobs | {before.previous_model_digest} | left
 
     def forget_transactions(self) -> None:
         """Those that were applied, or whose nonce another one took, and own ones that were replaced."""
@@ -167,11 +183,24 @@ class Lifecycle:
 
     def _notify_outcome(self, before: LedgerState) -> None:
         after, outbox = self.chain.state, self.desk.outbox
-        changed = {
-            keys.peer_name(peer): account.stake_units - old.stake_units
-            for peer, account in after.accounts
-            if (old := before.account(peer)) is not None and old.stake_units != account.stake_units
-        }
-        outbox.notify("settled", round=before.round, changed_units=changed)
+        outbox.notify("settled", round=before.round, changed_units=self._changed(before))
         if after.model_digest != before.model_digest:
             outbox.notify("model", round=before.round, digest=after.model_digest.hex())
+        if after.best is not None and after.best != before.best:
+            outbox.notify("best_model", round=after.best.round, digest=after.best.digest.hex())
+
+    def _notify_changes(self, before: LedgerState) -> None:
+        self.desk.outbox.notify("transactions", height=self.chain.height, changed_units=self._changed(before))
+
+    def _changed(self, before: LedgerState) -> dict[str, int]:
+        return {
+            keys.peer_name(peer): account.stake_units - old.stake_units
+            for peer, account in self.chain.state.accounts
+            if (old := before.account(peer)) is not None and old.stake_units != account.stake_units
+        }
+
+
+def kept_models(state: LedgerState) -> frozenset[bytes]:
+    """§7.6. Return the models that every node keeps: the current one, the one before it, and the best."""
+    best = () if state.best is None else (state.best.digest,)
+    return frozenset((state.model_digest, state.previous_model_digest, *best))

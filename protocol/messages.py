@@ -23,6 +23,7 @@ from protocol.codec import (
     int_range,
 )
 from protocol.keys import PROOF_BYTES
+from protocol.ledger.judgement import MAX_CHANGE, Opinion
 from protocol.params import MAX_NODES, MAX_WEIGHT
 
 MAX_ROUND = 1 << 40
@@ -186,12 +187,24 @@ class SealedVote:
 
 @frozen
 class VoteOpening:
-    """Vote +1, 0 (abstained) or -1, and the loss that the voter measured, in micro-units."""
+    """Vote +1, 0 (abstained) or -1, and the loss that the voter measured, in micro-units.
+
+    Under the interim rule of judgement the loss stays with the voter (`loss_micro` is 0), and the opening
+    carries its `protocol.ledger.judgement.Opinion` instead.
+    """
 
     ballot: int = field(validator=int_range(0, 1))
     vote: int = field(validator=int_range(-1, 1))
     loss_micro: int = field(validator=int_range(0, 1 << 60))
     salt: bytes = field(validator=_seed)
+    change: int = field(default=0, validator=int_range(-MAX_CHANGE, MAX_CHANGE), metadata=LEFT_OUT)
+    improves: bool = field(default=False, metadata=LEFT_OUT)
+    done: bool = field(default=False, metadata=LEFT_OUT)
+
+    @property
+    def opinion(self) -> Opinion:
+        """Return what it says beyond the vote."""
+        return Opinion(self.change, self.improves, self.done)
 
 
 @frozen

@@ -8,10 +8,15 @@ from __future__ import annotations
 
 from typing import Final
 
-HARMLESS: Final = frozenset({"stale", "early"})
-"""Reasons of refusals that an honest peer on another round, or behind a bad link, gives too: only counted."""
+FOREIGN: Final = frozenset({"version", "network", "kind"})
+"""Reasons of refusals that an honest peer gives whose genesis or software is not this node's: an accident of
+an operator, which both sides say in their logs, and for which neither pays."""
 
-OF_MESSAGES: Final = frozenset({"malformed", "version", "network", "kind", "oversized", "signature"})
+HARMLESS: Final = frozenset({"stale", "early"}) | FOREIGN
+"""Reasons of refusals that an honest peer gives too, on another round, behind a bad link, or of another
+network or version: only counted."""
+
+OF_MESSAGES: Final = frozenset({"malformed", "oversized", "signature"})
 """What does not open: `protocol.envelope.WireError`."""
 
 OF_STATEMENTS: Final = frozenset({"stranger", "slot", "size", "payload", "key", "weight", "evidence"})

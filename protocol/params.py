@@ -13,11 +13,14 @@ from attrs import Attribute, evolve, field, frozen, validators
 
 from protocol.codec import LEFT_OUT, bounded_bytes, bytes_of, decode, digest, encode, int_range
 from protocol.ledger.adaptive import AdaptiveGamma
+from protocol.ledger.judgement import Judgement
+from protocol.ledger.pace import Pace
 
 MICRO = 10**6
 """Micro-units in one: of a token, of a loss, of the clipping bound."""
 
 DEFAULT_GAMMA_UNITS = 8 * MICRO
+DEFAULT_TOLERANCE_MICRO = MICRO // 10
 MAX_DIMENSION = 1 << 24
 MAX_NODES = 4096
 MAX_WEIGHT = 1 << 16
@@ -82,6 +85,9 @@ class ProtocolParams:
     """The choices of one network. Times are in milliseconds, money in units (10^6 a token).
 
     `adaptive_gamma`: where there is one, it sets gamma round by round, and `gamma_units` has its default.
+    `judgement`: where there is one, the interim rule judges sums and prices refusals in the place of FLock's
+    contract, its tolerance is relative, and `tolerance_micro` has its default.
+    `pace`: the round interval and the end of training; None: rounds follow each other for ever.
 
     Raises `ParamsError` where two choices contradict each other.
     """
@@ -95,7 +101,7 @@ class ProtocolParams:
     max_weight: int = field(default=MAX_WEIGHT, validator=int_range(1, MAX_WEIGHT))
     sparsify: Sparsify = Sparsify.OFF
     sparsify_permille: int = field(default=1000, validator=int_range(1, 1000))
-    tolerance_micro: int = field(default=100_000, validator=int_range(0, 1000 * MICRO))
+    tolerance_micro: int = field(default=DEFAULT_TOLERANCE_MICRO, validator=int_range(0, 1000 * MICRO))
     # -- aggregation -------------------------------------------------------------------------
     setup: Setup = Setup.KEY_AGREEMENT
     masking: Masking = Masking.DOUBLE
@@ -122,6 +128,8 @@ class ProtocolParams:
     max_attempts: int = field(default=3, validator=int_range(1, 16))
     # -- options that came later: networks without them are encoded as before -----------------
     adaptive_gamma: AdaptiveGamma | None = field(default=None, metadata=LEFT_OUT)
+    judgement: Judgement | None = field(default=None, metadata=LEFT_OUT)
+    pace: Pace | None = field(default=None, metadata=LEFT_OUT)
 
     def __attrs_post_init__(self) -> None:
         if self.blinded and self.challenge is Challenge.CLEAR:
@@ -136,6 +144,10 @@ class ProtocolParams:
             raise ParamsError("sparsify_permille below 1000 needs sparsify shared_support or topk_local")
         if self.adaptive_gamma is not None and self.gamma_units != DEFAULT_GAMMA_UNITS:
             raise ParamsError("gamma_units: adaptive_gamma sets gamma; give one of the two")
+        if self.judgement is not None and self.tolerance_micro != DEFAULT_TOLERANCE_MICRO:
+            raise ParamsError("tolerance_micro: judgement has a tolerance of its own; give one of the two")
+        if self.pace is not None and self.pace.heeds_done and self.judgement is None:
+            raise ParamsError("pace: heeds_done needs a judgement: voters of FLock's contract cannot say it")
         if self.max_view_timeout_ms < self.view_timeout_ms:
             raise ParamsError("max_view_timeout_ms must not be below view_timeout_ms")
         if self.group_size > 1 << 16:

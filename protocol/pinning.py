@@ -16,6 +16,7 @@ from protocol.certificates import more_than_third
 from protocol.codec import DecodeError, decode
 from protocol.context import RoundContext
 from protocol.envelope import Statement
+from protocol.ledger.judgement import Opinion
 from protocol.ledger.settlement import least_sharers
 from protocol.ledger.state import (
     LedgerState,
@@ -298,6 +299,13 @@ def evidence_holds(state: LedgerState, rules: Rules, statement: Statement) -> bo
     return pinned is not None and fault_holds(round_context(state, rules), fault, *pinned)
 
 
+def opening_is_sound(params: ProtocolParams, opening: VoteOpening) -> bool:
+    """Return whether an opening carries what this network's contract asks for, no more (section 6)."""
+    if params.judgement is None:
+        return opening.opinion == Opinion()
+    return opening.loss_micro == 0 and params.judgement.is_sound(opening.vote, opening.opinion)
+
+
 def opening_matches(state: LedgerState, rules: Rules, statement: Statement) -> bool:
     """Does it open the vote that its sender sealed in this ballot?"""
     opening, learning = statement.body, state.learning
@@ -305,6 +313,7 @@ def opening_matches(state: LedgerState, rules: Rules, statement: Statement) -> b
     return (
         isinstance(opening, VoteOpening)
         and opening.ballot == learning.ballot
+        and opening_is_sound(rules.params, opening)
         and vote_hash(rules.network, state.round, statement.sender, opening) == sealed.get(statement.sender)
     )
 

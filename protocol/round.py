@@ -5,7 +5,8 @@ section 3). The rules look at the block's own content and the parent state alone
 about blobs (a verdict, the digest of a candidate model, a ruling) is checked by the validators that
 hold them, before they vote, and is otherwise vouched for by the block's certificate.
 
-    ADVERT --OPEN--> SHARE --SETUP--> CONTRIBUTE --CONTRIBUTION--> AGGREGATE --AGGREGATE--> BALLOT
+    ADVERT --OPEN--> SHARE, or ADVERT of the same round (transactions only)
+    SHARE --SETUP--> CONTRIBUTE --CONTRIBUTION--> AGGREGATE --AGGREGATE--> BALLOT
     BALLOT --BALLOT--> VOTE (trusted) or DISPUTE;  DISPUTE --DISPUTE--> BALLOT (repaired) or VOTE (void)
     VOTE --OUTCOME--> SHARE or ADVERT of the next round
     AGGREGATE --TIMEOUT--> AGGREGATE (next aggregator)
@@ -24,7 +25,14 @@ from protocol.codec import DecodeError, encode
 from protocol.envelope import Statement, WireError
 from protocol.ledger import block as blocks
 from protocol.ledger.block import Block, Reason
-from protocol.ledger.settlement import Ballot, end_round, open_round, sortition_weights
+from protocol.ledger.judgement import Opinion
+from protocol.ledger.settlement import (
+    Ballot,
+    draw_now,
+    end_round,
+    reform,
+    sortition_weights,
+)
 from protocol.ledger.state import (
     Fault,
     LedgerState,
@@ -37,7 +45,7 @@ from protocol.ledger.state import (
     PinnedVote,
     RoundState,
 )
-from protocol.ledger.transactions import apply_transaction
+from protocol.ledger.transactions import apply_transaction, apply_transactions
 from protocol.messages import (
     AggregateClaim,
     Contribution,
@@ -132,9 +140,11 @@ def transactions_applied(
     if len({statement.slot for statement in statements}) == len(statements):
         # Each is the only one that can have used its number, and numbers are used one after the other.
         return [s for s in statements if _was_used(before, after, s)]
-    without: Any = evolve(closing, transactions=())
-    plain: Any = evolve(body, closing=without)
-    state = block_effect(before, evolve(block, body=encode(plain)), parent, rules, opener)
+    state = before  # An OPEN block moves nothing else.
+    if not isinstance(body, blocks.OpenBody):
+        ending: Any = body
+        plain = evolve(ending, closing=evolve(closing, transactions=()))
+        state = block_effect(before, evolve(block, body=encode(plain)), parent, rules, opener)
     applied = []
     for statement in statements:
         assert isinstance(statement.body, Transaction)
@@ -276,14 +286,19 @@ def _open(
     state: LedgerState, body: blocks.OpenBody, tally: Tally, rules: Rules, opener: Opener
 ) -> LedgerState:
     _in_phase(state, Phase.ADVERT)
-    _require(
-        not body.closing.transactions and not body.closing.equivocations,
-        "an OPEN block carries adverts only",
-    )
-    adverts = _adverts(state, body.closing.adverts, tally, rules, opener, round_=state.round)
-    after = open_round(state, rules.params, adverts)
-    _require(after.learning.phase is Phase.SHARE, "too few adverts to open the round")
-    return after
+    _require(not body.closing.equivocations, "evidence stands in the block that ends the round")
+    transactions = _transactions(body.closing, opener)
+    if state.rests:
+        _require(not body.closing.adverts, "the adverts of this round are pinned already")
+    else:
+        adverts = _adverts(state, body.closing.adverts, tally, rules, opener, round_=state.round)
+        drawn = draw_now(state, rules.params, adverts)
+        if drawn.learning.phase is Phase.SHARE:
+            # After the draw: they show in validators and weights one round later.
+            return apply_transactions(drawn, rules.params, transactions)
+    after = reform(state, rules.params, transactions)
+    _require(after is not None, "no roles can be assigned, and no transaction applies")
+    return after or state
 
 
 def _setup(
@@ -488,6 +503,7 @@ def _outcome(
     _exactly(statements, openings_pinned(state, tally), "openings")
     sealed = {vote.peer: vote.digest for vote in learning.sealed_votes}
     votes: dict[bytes, int] = {}
+    opinions: dict[bytes, Opinion] = {}
     for statement in statements:
         opening = statement.body
         assert isinstance(opening, VoteOpening)
@@ -496,12 +512,13 @@ def _outcome(
             f"the opening of {keys.short_name(statement.sender)} does not fit its sealed vote",
         )
         votes[statement.sender] = opening.vote
+        opinions[statement.sender] = opening.opinion
     unopened = tuple(PinnedFault(peer, Fault.UNOPENED_VOTE) for peer in sorted(sealed) if peer not in votes)
     state = _pin_next(state, body.closing.adverts, tally, rules, opener)
     return end_round(
         state,
         rules.params,
-        ballot=None if learning.void else Ballot(votes, learning.candidate),
+        ballot=None if learning.void else Ballot(votes, learning.candidate, opinions),
         faults=(*learning.faults, *unopened, *_equivocators(state, body.closing, opener)),
         check_seeds=_known_seeds(learning),
         adverts=state.learning.next_adverts,

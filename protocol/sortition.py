@@ -114,6 +114,23 @@ def assign_roles(
     return Roles(round_, tuple(proposers), tuple(aggregators), tuple(sorted(voters)))
 
 
+def undrawn_ppm(weights: Mapping[PeerId, int], peer: PeerId, draws: int) -> int:
+    """Return at most how likely it is, in millionths and rounded up, that `draws` draws leave `peer` out.
+
+    Each of the draws takes `peer` with its share of the weight that is left, and most is left where those
+    drawn before were the lightest. Exact for equal weights. 10^6 for a peer that is not among `weights`.
+    """
+    own = weights.get(peer)
+    if own is None:
+        return 10**6
+    lightest = sorted(weight for other, weight in weights.items() if other != peer)
+    left, chance_ppm = sum(weights.values()), 10**6
+    for number in range(min(draws, len(weights))):
+        chance_ppm = -(-chance_ppm * (left - own) // left)
+        left -= lightest[number] if number < len(lightest) else 0
+    return chance_ppm
+
+
 # A Fenwick tree: sums[i] holds the weights of the (i & -i) peers that end at number i, counted from 1.
 
 

@@ -43,9 +43,11 @@ class SyntheticLearner:
         return TrainResult(update, sample_count(self.params, node))
 
     def evaluate(self, node: int, job: EvaluateJob, read_blob: ReadBlob) -> EvaluateResult:
+        best = job.best_digest
         return EvaluateResult(
-            self.loss_micro(node, job.current_digest, read_blob),
-            self.loss_micro(node, job.candidate_digest, read_blob),
+            self.loss_micro(node, job.current_digest, read_blob) / MICRO,
+            self.loss_micro(node, job.candidate_digest, read_blob) / MICRO,
+            None if best is None else self.loss_micro(node, best, read_blob) / MICRO,
         )
 
     def loss_micro(self, node: int, model_digest: Digest, read_blob: ReadBlob) -> int:

@@ -23,10 +23,11 @@ WEIGHTS: Final[Mapping[str, float]] = {
     "silent": 0.0,
     "write-timeout": 0.0,
     "outbox-overflow": 0.0,
-    # Of another network or version, or newer than this node: no use, and perhaps no malice.
-    "version": 2.0,
-    "network": 2.0,
-    "kind": 2.0,
+    # Of another network or version, or newer than this node: an accident of its operator or of ours.
+    "version": 0.0,
+    "network": 0.0,
+    "kind": 0.0,
+    # Of nobody that this node knows.
     "stranger": 2.0,
     # Signed, and of no use to anybody: a member that means well does not make them.
     "slot": 5.0,

@@ -17,6 +17,7 @@ from protocol.algebra import field as fp
 from protocol.blob import blob_digest
 from protocol.checkpoint import initial_checkpoint
 from protocol.codec import digest, encode
+from protocol.duties.vote import loss_micro
 from protocol.engine import Engine
 from protocol.events import (
     BlobFailed,
@@ -57,7 +58,7 @@ from protocol.params import MICRO, Genesis, GenesisMember, hardened, sort_member
 
 NODES = 4
 DIMENSION = 64
-LOSSES = EvaluateResult(500_000, 400_000)
+CURRENT_LOSS, CANDIDATE_LOSS = 0.5, 0.4
 
 
 @define(eq=False)
@@ -176,7 +177,7 @@ class Rehearsal:
             case TrainJob():
                 return TrainResult(update_of(job), 1)
             case EvaluateJob():
-                return LOSSES
+                return EvaluateResult(CURRENT_LOSS, CANDIDATE_LOSS)
         result = run(job, seat.blobs.__getitem__)
         if isinstance(result, ContributeResult):
             seat.uploads.append(result.upload_digest)
@@ -210,7 +211,7 @@ def whole_round() -> Document:
             {
                 "entropy": 'draw n of a node: digest("test entropy", peer, n as 8 bytes big endian)',
                 "update": 'float32 of expand(training seed, "update", d) / p - 1/2, computed in float64',
-                "losses_micro": [LOSSES.current_loss_micro, LOSSES.candidate_loss_micro],
+                "losses_micro": [loss_micro(loss) for loss in (CURRENT_LOSS, CANDIDATE_LOSS)],
             }
         ],
         "blocks": blocks,

@@ -14,7 +14,7 @@ from protocol.duties.desk import Desk
 from protocol.duties.release import release_checks, release_unmasking
 from protocol.duties.share import advertise, is_awaited, share
 from protocol.duties.uploads import take_uploads
-from protocol.duties.vote import dispute, open_vote, seal_vote
+from protocol.duties.vote import dispute, has_best, open_vote, seal_vote
 from protocol.envelope import Statement
 from protocol.ledger.state import Phase
 from protocol.messages import Kind
@@ -95,4 +95,6 @@ def _do_duties(desk: Desk) -> None:
 
 
 def want_model(desk: Desk) -> None:
+    """Fetch the current model, and the best one where the ledger names one, if they are not held."""
     desk.want_blob(desk.state.model_digest, desk.state.validators)
+    has_best(desk)

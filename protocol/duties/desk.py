@@ -44,6 +44,7 @@ class Desk:
     unavailable: set[bytes] = field(factory=set, init=False)
     seeds: dict[int, bytes] = field(factory=dict, init=False)
     residual: durable.Residual | None = field(default=None, init=False)
+    largest_loss: float = field(default=0.0, init=False)
     _context: tuple[int, RoundContext] | None = field(default=None, init=False)
     _worked_out: dict[Hashable, tuple[Hashable, Any]] = field(factory=dict, init=False)
 

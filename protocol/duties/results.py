@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from protocol import durable
+from protocol import durable, reporting
 from protocol.codec import encode
 from protocol.duties.desk import Desk
 from protocol.duties.vote import decide_vote
@@ -32,6 +32,7 @@ def on_job(desk: Desk, event: JobDone) -> None:
             memory.trained = result
         case ContributeResult():
             memory.contributed = result
+            reporting.report_clipping(desk, result)
         case CheckUploadResult():
             on_checked_upload(desk, result)
         case AggregateResult():
@@ -50,7 +51,7 @@ def on_job_failed(desk: Desk, key: str, why: str) -> None:
     round_text, _, name = key.partition("/")
     desk.outbox.notify("job_failed", job=key, why=why)
     if round_text == str(desk.memory.round) and name.startswith("evaluate/"):
-        on_evaluated(desk, int(name.rpartition("/")[2]), EvaluateResult(None, None))
+        on_evaluated(desk, int(name.rpartition("/")[2]), EvaluateResult(None, None, why=why))
 
 
 def on_checked_upload(desk: Desk, result: CheckUploadResult) -> None:
@@ -86,6 +87,7 @@ def on_dispute(desk: Desk, result: DisputeResult) -> None:
 def on_evaluated(desk: Desk, ballot: int, result: EvaluateResult) -> None:
     if ballot not in desk.memory.openings:
         opening = decide_vote(desk, ballot, result)
+        reporting.report_judgement(desk, ballot, opening.vote, result)
         desk.memory.openings[ballot] = opening
         key = durable.round_key(desk.memory.round, bytes((ballot,)))
         desk.outbox.persist(durable.OPENING, key, encode(opening))

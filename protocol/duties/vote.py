@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from protocol import keys
+from math import isfinite, isnan
+
+from protocol import durable, keys
 from protocol.duties.check import candidate, collect_pinned_findings, verify_job
 from protocol.duties.desk import Desk
 from protocol.duties.uploads import upload_holders
 from protocol.jobs import DisputeJob, EvaluateJob, EvaluateResult
+from protocol.ledger.judgement import Losses, Opinion
 from protocol.ledger.state import PinnedContribution
 from protocol.messages import Kind, SealedVote, VoteOpening, vote_hash
+from protocol.params import MICRO, ProtocolParams
 
 VOTE_FOR, ABSTAIN, VOTE_AGAINST = 1, 0, -1
+
+MAX_LOSS_MICRO = 1 << 60
+"""The highest loss that a vote under FLock's contract carries; one beyond it, or NaN, counts as this."""
 
 
 def seal_vote(desk: Desk) -> None:
@@ -23,7 +30,11 @@ def seal_vote(desk: Desk) -> None:
     voted_on = candidate(desk)
     if opening is None:
         if voted_on is not None and desk.want_blob(voted_on, desk.state.validators):
-            desk.run(f"evaluate/{ballot}", EvaluateJob(round_, desk.state.model_digest, voted_on))
+            best = desk.state.best
+            if best is None or has_best(desk):
+                current = desk.state.model_digest
+                job = EvaluateJob(round_, current, voted_on, None if best is None else best.digest)
+                desk.run(f"evaluate/{ballot}", job)
         return
     desk.outbox.publish(
         round_,
@@ -32,16 +43,57 @@ def seal_vote(desk: Desk) -> None:
     )
 
 
+def has_best(desk: Desk) -> bool:
+    """Return whether the blob of the best model is held; otherwise fetch it, as the current model is."""
+    best = desk.state.best
+    return best is not None and desk.want_blob(best.digest, desk.state.validators)
+
+
 def decide_vote(desk: Desk, ballot: int, result: EvaluateResult) -> VoteOpening:
-    """+1 iff the candidate's loss is not worse than the current one by more than the tolerance."""
-    current, candidate = result.current_loss_micro, result.candidate_loss_micro
-    if current is None or candidate is None:
-        vote, loss = ABSTAIN, 0
-    else:
-        better = candidate <= current + desk.rules.params.tolerance_micro
-        vote, loss = (VOTE_FOR if better else VOTE_AGAINST), candidate
+    """Return the opening that this evaluation leads to; remembers, durably, how large losses can be."""
+    largest = largest_loss(result, desk.largest_loss)
+    if desk.rules.params.judgement is not None and largest > desk.largest_loss:
+        desk.largest_loss = largest
+        desk.outbox.persist(durable.LOSS, durable.LOSS_KEY, durable.encode_loss(largest))
+    vote, loss, opinion = judge(desk.rules.params, result, largest)
     salt = keys.derive(desk.my_secrets().vote_salt, bytes((ballot,)))
-    return VoteOpening(ballot, vote, loss, salt)
+    return VoteOpening(ballot, vote, loss, salt, opinion.change, opinion.improves, opinion.done)
+
+
+def judge(params: ProtocolParams, result: EvaluateResult, largest: float) -> tuple[int, int, Opinion]:
+    """§6. Return (vote, loss_micro, opinion) of an opening under this network's contract.
+
+    FLock's: +1 iff the candidate's loss is not worse than the current one by more than the tolerance. The
+    interim rule: `Judgement.form_opinion`, where `largest` is what `largest_loss` gives.
+    """
+    if params.judgement is not None:
+        losses = Losses(result.current_loss, result.candidate_loss, result.best_loss, largest)
+        vote, opinion = params.judgement.form_opinion(losses, result.done)
+        return vote, 0, opinion
+    if result.current_loss is None or result.candidate_loss is None:
+        return ABSTAIN, 0, Opinion()
+    current, candidate = loss_micro(result.current_loss), loss_micro(result.candidate_loss)
+    return (VOTE_FOR if candidate <= current + params.tolerance_micro else VOTE_AGAINST), candidate, Opinion()
+
+
+def largest_loss(result: EvaluateResult, known: float) -> float:
+    """Return the largest magnitude of a finite loss of an accepted model: `known`, or one of this result.
+
+    Never the candidate's, which nobody has accepted: a poison could make every difference look small.
+    """
+    accepted = [loss for loss in (result.current_loss, result.best_loss) if loss is not None]
+    return max([known, *(abs(loss) for loss in accepted if isfinite(loss))])
+
+
+def loss_micro(loss: float) -> int:
+    """Return a loss in micro-units, as votes under FLock's contract carry it.
+
+    A model too wild for a finite loss is the worst there is, not one that cannot be judged: if its voters
+    abstained, an aggregate that overflows would be accepted with no vote against it.
+    """
+    if isnan(loss) or loss * MICRO >= MAX_LOSS_MICRO:
+        return MAX_LOSS_MICRO
+    return round(max(0.0, loss * MICRO))
 
 
 def open_vote(desk: Desk) -> None:

@@ -86,6 +86,30 @@ def settle_vote(
     return accepted, _settlement(deltas, treasury_delta=remainder)
 
 
+def settle_judged(
+    stakes: Mapping[PeerId, int],
+    members: Iterable[PeerId],
+    contrary: Iterable[PeerId],
+    prices: tuple[int, int],
+) -> Settlement:
+    """Return what a vote under the interim rule moves: all of it goes to the treasury, so nobody gains by it.
+
+    `prices`: units that each of `members` pays (none where the sum was accepted), and each of `contrary`, who
+    voted against the verdict. Who is both pays both, never more than its stake. EconomyError on a negative
+    price or a peer without a stake account.
+    """
+    for price in prices:
+        _require_amount("price", price)
+    owed: dict[PeerId, int] = {}
+    for peers, price in zip((members, contrary), prices, strict=True):
+        for peer in sorted(set(peers)):
+            owed[peer] = owed.get(peer, 0) + price
+    penalties = {peer: min(_stake(stakes, peer), amount) for peer, amount in sorted(owed.items())}
+    return _settlement(
+        {peer: -penalty for peer, penalty in penalties.items()}, treasury_delta=sum(penalties.values())
+    )
+
+
 def round_winners(
     accepted: bool, proposers: Iterable[PeerId], votes: Mapping[PeerId, int]
 ) -> tuple[PeerId, ...]:

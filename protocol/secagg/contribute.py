@@ -11,7 +11,7 @@ from protocol.algebra.field import FieldVec, Int64Vec
 from protocol.context import Index, RoundContext
 from protocol.params import Masking, ProtocolParams, Sparsify
 from protocol.secagg import commitment, masking, sparsify
-from protocol.secagg.encoding import Float32Vec, quantise
+from protocol.secagg.encoding import Clipping, Float32Vec, quantise_and_count
 from protocol.secagg.interpolation import check_values
 from protocol.secagg.scheme import Scheme
 from protocol.secrets import RoundSecrets
@@ -43,8 +43,18 @@ def encode_update(
     params: ProtocolParams, scheme: Scheme, sent: Float32Vec, weight: int, secrets: RoundSecrets
 ) -> Int64Vec:
     """q_i followed by the commitment's opening randomness: int64[masked_length]."""
-    quantised = quantise(sent, weight, params.max_weight, scheme.fixed, secrets.rounding_seed)
-    return np.concatenate([quantised, scheme.commitment.opening_randomness(secrets.commitment_seed)])
+    return encode_and_count(params, scheme, sent, weight, secrets)[0]
+
+
+def encode_and_count(
+    params: ProtocolParams, scheme: Scheme, sent: Float32Vec, weight: int, secrets: RoundSecrets
+) -> tuple[Int64Vec, Clipping]:
+    """Encode as `encode_update`, and tell what the clipping bound cut off."""
+    quantised, clipping = quantise_and_count(
+        sent, weight, params.max_weight, scheme.fixed, secrets.rounding_seed
+    )
+    randomness = scheme.commitment.opening_randomness(secrets.commitment_seed)
+    return np.concatenate([quantised, randomness]), clipping
 
 
 def mask_update(

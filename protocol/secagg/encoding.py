@@ -88,11 +88,37 @@ def require_finite(x: Float32Vec, what: str) -> None:
         raise EncodingError(f"{what}: element {where} is {x[where]}")
 
 
+MAX_CLIPPED_PLACES = 16
+"""How many of the coordinates that were clipped are named."""
+
+
+@frozen
+class Clipping:
+    """What the bound `clip` cut off an update of `coordinates` values.
+
+    `clipped_coordinates`: how many were beyond the bound. `largest`: the largest magnitude before the cut.
+    `clipped_at`: the indices of the first `MAX_CLIPPED_PLACES` of them, ascending.
+    """
+
+    coordinates: int
+    clip: float
+    clipped_coordinates: int = 0
+    largest: float = 0.0
+    clipped_at: tuple[int, ...] = ()
+
+
 @kernel
-def _quantise(update: Float32Vec, clip: float, scale: float, uniform: FieldVec, out: Int64Vec) -> None:
+def _quantise(
+    update: Float32Vec, clip: float, scale: float, uniform: FieldVec, out: Int64Vec
+) -> tuple[int, float]:
+    beyond, largest = 0, 0.0
     for i in range(update.size):
-        clipped = min(max(np.float64(update[i]), -clip), clip)
+        value = np.float64(update[i])
+        clipped = min(max(value, -clip), clip)
+        beyond += clipped != value
+        largest = max(largest, abs(value))
         out[i] = np.int64(np.floor(clipped * scale + np.float64(uniform[i]) / P))
+    return beyond, largest
 
 
 def quantise(
@@ -104,6 +130,13 @@ def quantise(
     [-2^(b-1), 2^(b-1)). EncodingError for a non-finite element (its index is named), for a shape or type
     other than float32[d], or a weight outside 1..max_weight.
     """
+    return quantise_and_count(update, weight, max_weight, fixed, rounding_seed)[0]
+
+
+def quantise_and_count(
+    update: Float32Vec, weight: int, max_weight: int, fixed: FixedPoint, rounding_seed: bytes
+) -> tuple[Int64Vec, Clipping]:
+    """Encode as `quantise`, and tell what the clipping bound cut off; counted in the same pass."""
     if update.ndim != 1 or update.dtype != np.float32:
         raise EncodingError(f"update is {update.dtype}{list(update.shape)}, expected float32[d]")
     if not 1 <= weight <= max_weight:
@@ -112,8 +145,13 @@ def quantise(
     uniform = field.expand(rounding_seed, ROUNDING_LABEL, update.size)
     scale = weight / max_weight * 2.0**fixed.fraction_bits
     out = np.empty(update.size, dtype=np.int64)
-    _quantise(operand(update), fixed.clip, scale, uniform, out)
-    return out
+    beyond, largest = _quantise(operand(update), fixed.clip, scale, uniform, out)
+    if not beyond:
+        return out, Clipping(update.size, fixed.clip, 0, largest)
+    # In float64, as the kernel compares: a float32 bound may round to the value that exceeds it.
+    places = np.flatnonzero(np.abs(update.astype(np.float64)) > fixed.clip)[:MAX_CLIPPED_PLACES]
+    named = tuple(int(place) for place in places)
+    return out, Clipping(update.size, fixed.clip, int(beyond), float(largest), named)
 
 
 def _magnitude(x: Int64Vec) -> int:

@@ -28,7 +28,7 @@ class Contrarian(JobTampering):
     def result(self, job: Job, result: JobResult) -> JobResult | None:
         if not isinstance(result, EvaluateResult):
             return result
-        return EvaluateResult(result.candidate_loss_micro, result.current_loss_micro)
+        return EvaluateResult(result.candidate_loss, result.current_loss)
 
 
 @define(eq=False)

@@ -28,10 +28,10 @@ from protocol.events import (
     Received,
     RunJob,
     Send,
-    Start,
     TimerFired,
 )
 from protocol.jobs import EvaluateJob, EvaluateResult, Job, JobResult, TrainJob, TrainResult, run
+from protocol.ledger.resume import start_from
 from sim.fuzzing.histories import LIAR, NODES, VICTIM, Moment
 from sim.fuzzing.soundness import check_effects
 
@@ -74,7 +74,7 @@ class Victim:
         self.engine = Engine(me, ground.founding.genesis, Random(self.now).randbytes, dealt)
         self.jobs.clear()
         self.fetches.clear()
-        self.handle(Start(self.records, frozenset(self.blobs)))
+        self.handle(start_from(ground.founding.genesis, self.records, frozenset(self.blobs)))
         for peer in ground.peers:
             if peer != me.peer:
                 self.handle(PeerUp(peer))

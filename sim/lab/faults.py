@@ -7,8 +7,10 @@ from random import Random
 
 from attrs import define, evolve, field, frozen
 
+from flocknode import spool
 from flocknode.demo.fleet import Fleet
 from protocol.ledger.state import LedgerState
+from protocol.params import MICRO
 from sim.lab.damage import Disks, corrupt_store, start_over, truncate_store
 from sim.lab.delay import DelayBoard
 from sim.lab.links import Links, Shape, Trouble, partition
@@ -108,7 +110,11 @@ class Faults:
             to=select(fault.to, parts, self.random),
             groups=tuple(select(group, parts, self.random) for group in fault.groups),
         )
-        undo = self._carry_out(fault, blow)
+        if fault.do is FaultKind.ORDER:
+            self._order(fault, blow)
+            undo = None
+        else:
+            undo = self._carry_out(fault, blow)
         strike = len(self.blows)
         self.blows.append(blow)
         self.on_event(f"{blow}, in round {state.round} / {phase}")
@@ -141,6 +147,15 @@ class Faults:
                 return self._fill_disks(blow.who)
             case _:
                 return self._trouble(trouble_of(fault, blow, self.links.count))
+
+    def _order(self, fault: Fault, blow: Blow) -> None:
+        """Leave an order for each node."""
+        peers = {number: peer for peer, number in self.network.numbers.items()}
+        assert fault.order is not None
+        for node in blow.who:
+            recipient = peers[blow.to[0]] if blow.to else bytes(32)
+            order = spool.new_order(fault.order, recipient, round(fault.tokens * MICRO))
+            spool.submit(self.network.paths[node], order)
 
     # -- processes -------------------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ import attrs
 
 from protocol.params import PROFILES
 from sim.scenario.manifest import (
+    OPTIONS,
     SHORT_DEADLINES,
     SYNTHETIC,
     Expectation,
@@ -73,8 +74,9 @@ def _params(scenario: Scenario) -> dict[str, Any]:
         for attribute in attrs.fields(type(params))
         if getattr(params, attribute.name) != getattr(base, attribute.name)
     }
-    if params.adaptive_gamma is not None:
-        changed["adaptive_gamma"] = _changed(params.adaptive_gamma)
+    for name, option in changed.items():
+        if name in OPTIONS:
+            changed[name] = _changed(option)
     return {"n_proposers": params.n_proposers, "n_voters": params.n_voters, **changed}
 
 
@@ -101,6 +103,8 @@ def _fault(fault: Fault) -> dict[str, Any]:
         values["groups"] = [_selectors(group) for group in values["groups"]]
     if "sends" in values:
         values["sends"] = values["sends"].name
+    if "order" in values:
+        values["order"] = values["order"].name.lower()
     return {**({} if place is None else {"at": str(place)}), **values}
 
 

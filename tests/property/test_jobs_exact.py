@@ -15,7 +15,7 @@ from protocol.checkpoint import decode_checkpoint
 from protocol.jobs import AggregateResult
 from protocol.params import Masking, ProtocolParams, Sparsify, hardened, vcdfl
 from protocol.secagg.aggregate import unmask_sum
-from protocol.secagg.encoding import quantise
+from protocol.secagg.encoding import MAX_CLIPPED_PLACES, quantise
 from protocol.secagg.pairs import dangling_seeds
 from protocol.secagg.scheme import scheme_of
 from protocol.secagg.verification import Verdict
@@ -115,6 +115,12 @@ def test_the_secure_aggregate_is_the_plain_sum(profile: str, sparsify: Sparsify,
             if sparsify is Sparsify.SHARED_SUPPORT:
                 support = np.flatnonzero(chosen)
                 chosen = chosen[support]
+        beyond = [int(support[k]) for k, value in enumerate(chosen.tolist()) if abs(value) > params.clip]
+        clipping = round_.contributions[member].clipping
+        assert clipping is not None
+        assert (clipping.coordinates, clipping.clipped_coordinates) == (chosen.size, len(beyond))
+        assert list(clipping.clipped_at) == beyond[:MAX_CLIPPED_PLACES]
+        assert clipping.largest == max((abs(value) for value in chosen.tolist()), default=0.0)
         seed = round_.secrets[member].rounding_seed
         total += quantise(chosen, weights[member], 1 << 16, scheme.fixed, seed)
     assert secure_sum(round_, plan.contributors, claim) == total.tolist()

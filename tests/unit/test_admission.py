@@ -9,7 +9,7 @@ from protocol.codec import encode
 from protocol.engine import Engine
 from protocol.envelope import Statement, make_statement, open_envelope
 from protocol.events import Notify, Penalise, Received
-from protocol.keys import Identity
+from protocol.keys import Identity, peer_name
 from protocol.ledger.state import Phase
 from protocol.messages import (
     Body,
@@ -106,14 +106,40 @@ def test_other_refusals_are_counted_and_reported(live: Live) -> None:
     stranger = Identity.from_seed(b32(200))
     advert = make_statement(stranger, live.network, 2, Kind.KEY_ADVERT, ADVERT)
     assert live.receive(advert.to_bytes(), live.peer(1)) == (["stranger"], True)
-    witness = Witness(live.peer(2), b32(1))
-    other_network = make_statement(live.scene.founding.identities[1], bytes(32), 2, Kind.WITNESS, witness)
-    assert live.receive(other_network.to_bytes(), live.peer(1)) == (["network"], True)
     assert live.receive(b"noise", live.peer(1)) == (["malformed"], True)
     about_nobody = live.make(Kind.COMPLAINT, Complaint(b32(77)))
     assert live.receive(about_nobody, live.peer(1)) == (["slot"], True)
     many_attempts = live.make(Kind.RECEIPT, Receipt(200, live.peer(2), b32(1)))
     assert live.receive(many_attempts, live.peer(1)) == (["slot"], True)
+
+
+def test_another_network_or_version_is_an_accident_that_nobody_pays_for(live: Live) -> None:
+    """It is told once for each peer and what it speaks, and once more when the peer's messages open again."""
+    peer = live.peer(1)
+    mine = live.make(Kind.READY, Ready(1, 0, (), ()))
+    witness = make_statement(
+        live.scene.founding.identities[1], b32(9), 2, Kind.WITNESS, Witness(peer, b32(1))
+    )
+    newer = encode(attrs.evolve(witness.envelope, version=2, network=live.network))
+    unknown = encode(attrs.evolve(witness.envelope, kind=200, network=live.network))
+    cases = [("network", witness.to_bytes(), b32(9).hex()), ("version", newer, "2"), ("kind", unknown, "200")]
+    for reason, message, theirs in cases:
+        effects = [live.engine.handle(Received(peer, message), live.now) for _ in range(50)]
+        told = [effect for performed in effects for effect in performed]
+        network = live.network.hex()
+        fields = {"peer": peer_name(peer), "reason": reason, "theirs": theirs, "network": network}
+        assert told == [Notify("foreign", fields)]
+        assert live.engine.handle(Received(peer, mine), live.now)[0] == Notify(
+            "native", {"peer": fields["peer"]}
+        )
+    assert live.engine.rejects["network"] >= 50
+
+
+def test_what_is_relayed_of_another_network_is_an_offence_of_who_relays_it(live: Live) -> None:
+    witness = Witness(live.peer(2), b32(1))
+    foreign = make_statement(live.scene.founding.identities[1], b32(9), 2, Kind.WITNESS, witness)
+    batch = live.make(Kind.STATEMENTS, Statements((foreign.to_bytes(),)))
+    assert live.receive(batch, live.peer(1)) == (["relayed"], True)
 
 
 def test_a_contribution_without_its_commitment_is_refused(live: Live) -> None:

@@ -25,12 +25,14 @@ from flocknode.founding import Plan, found, network_params
 from flocknode.keystore import KEY_FILE, load_identity
 from flocknode.learning.synthetic import SYNTHETIC, SyntheticTask
 from flocknode.spool import left_orders
+from protocol.duties.vote import judge
 from protocol.jobs import EvaluateResult, TrainJob
 from protocol.keys import peer_name
+from protocol.ledger.judgement import Judgement
 from protocol.ledger.state import Phase
 from protocol.messages import TransactionKind
 from protocol.order import Order
-from protocol.params import MICRO
+from protocol.params import MICRO, hardened
 from sim.scenes import Scene
 
 ADDRESSES = tuple(f"/ip4/127.0.0.1/tcp/{port}" for port in range(4001, 4006))
@@ -183,22 +185,22 @@ def test_a_demo_is_founded_from_its_seed(tmp_path: Path) -> None:
 # -- misbehaviour ----------------------------------------------------------------------------------
 
 
-def votes_for(result: EvaluateResult, tolerance_micro: int) -> bool:
-    assert result.current_loss_micro is not None
-    assert result.candidate_loss_micro is not None
-    return result.candidate_loss_micro <= result.current_loss_micro + tolerance_micro
-
-
-@pytest.mark.parametrize("current", [0, 5, 1_000_000])
-@pytest.mark.parametrize("change", [-1_000, 0, 49, 50, 51, 1_000])
-def test_a_contrary_vote_is_the_opposite_one(current: int, change: int) -> None:
-    honest = EvaluateResult(current, max(0, current + change))
-    assert votes_for(contrary(honest, 50), 50) is not votes_for(honest, 50)
+@pytest.mark.parametrize("contract", [None, Judgement()])
+@pytest.mark.parametrize("current", [0.0, 5e-6, 1.0, -2.5])
+@pytest.mark.parametrize("change", [-0.3, 0.0, 0.099, 0.1, 0.101, 0.3])
+def test_a_contrary_vote_is_the_opposite_one(
+    contract: Judgement | None, current: float, change: float
+) -> None:
+    params = evolve(hardened(dimension=8, n_proposers=4, n_voters=2), judgement=contract)
+    honest = EvaluateResult(current, current + change)
+    votes = [judge(params, result, 0.0)[0] for result in (honest, contrary(honest, params))]
+    assert sorted(votes) == [-1, 1]
 
 
 def test_who_cannot_evaluate_abstains_contrary_or_not() -> None:
+    params = hardened(dimension=8, n_proposers=4, n_voters=2)
     for result in (EvaluateResult(None, 3), EvaluateResult(3, None)):
-        assert contrary(result, 50) is result
+        assert contrary(result, params) is result
 
 
 def test_training_is_delayed_in_the_rounds_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -204,3 +204,23 @@ def test_a_round_of_fixed_point_is_the_weighted_mean() -> None:
 
 def test_kernels_warm_up() -> None:
     encoding.warm()
+
+
+# -- what the bound cuts off -----------------------------------------------------------------------
+
+
+def test_clipped_coordinates_are_counted_and_the_first_of_them_named() -> None:
+    """The bound is one that float32 cannot hold: its neighbour is beyond it."""
+    clip = 0.1
+    update = np.array([0.05, -0.2, np.float32(0.1), np.nextafter(np.float32(0.1), np.float32(0)), 7.5, 0.0])
+    update = update.astype(np.float32)
+    encoded, clipping = encoding.quantise_and_count(update, 1, 1, FixedPoint(20, clip), SEED)
+    beyond = [k for k, value in enumerate(update.tolist()) if Fraction(abs(value)) > Fraction(clip)]
+    assert beyond == [1, 2, 4]
+    assert clipping == encoding.Clipping(6, clip, 3, 7.5, (1, 2, 4))
+    assert np.array_equal(encoded, encoding.quantise(update, 1, 1, FixedPoint(20, clip), SEED))
+    many = np.full(100, 3.0, dtype=np.float32)
+    _, clipping = encoding.quantise_and_count(many, 1, 1, FixedPoint(20, 1.0), SEED)
+    assert clipping == encoding.Clipping(100, 1.0, 100, 3.0, tuple(range(encoding.MAX_CLIPPED_PLACES)))
+    _, clipping = encoding.quantise_and_count(many[:0], 1, 1, FixedPoint(20, 1.0), SEED)
+    assert clipping == encoding.Clipping(0, 1.0)

@@ -77,7 +77,7 @@ def test_the_learner_by_definition() -> None:
     far, read_far = model_blobs(np.full(params.dimension, 2.0**20))
     assert learner.loss_micro(1, far, read_far) / 1e6 == pytest.approx(2.0**40, rel=0.01)
     result = learner.evaluate(1, EvaluateJob(1, digest, moved), lambda wanted: read_blob(digest))
-    assert result.current_loss_micro == result.candidate_loss_micro
+    assert result.current_loss == result.candidate_loss
     assert MODEL_FRACTION_BITS == 24
     assert 1 <= sample_count(params, 3) <= params.max_weight
 

@@ -426,7 +426,7 @@ def test_a_network_that_everybody_has_left_stops_and_no_node_with_it() -> None:
     scene = Scene(nodes=NODES)
     for index in range(NODES):
         scene.order(index, TransactionKind.LEAVE)
-    scene.end_round(2)
+    scene.end_round()
     assert scene.state.validators == ()
     height = scene.state.height
     scene.world.run_for(60_000)  # repair, deadlines and views of nobody

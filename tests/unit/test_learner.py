@@ -7,10 +7,11 @@ import numpy.typing as npt
 import pytest
 from attrs import define, field
 
-from flocknode.learner import MAX_LOSS_MICRO, Learner, loss_micro
+from flocknode.learner import Learner
 from flocknode.learning.task import TaskError
 from protocol.blob import blob_digest
 from protocol.checkpoint import CheckpointError, initial_checkpoint
+from protocol.duties.vote import MAX_LOSS_MICRO, loss_micro
 from protocol.jobs import EvaluateJob, TrainJob
 from protocol.params import hardened
 
@@ -78,11 +79,13 @@ def test_what_cannot_be_trained_is_named() -> None:
         learner(Recorder()).train(TrainJob(0, blob_digest(b"no checkpoint"), bytes(32)))
 
 
-def evaluate(current: float, candidate: float) -> tuple[int | None, int | None]:
+def evaluate(current: float, candidate: float) -> tuple[int, int]:
     task = Recorder(losses={-1.0: current, -0.5: candidate})
     result = learner(task).evaluate(EvaluateJob(0, blob_digest(MODEL), blob_digest(OTHER)))
     assert task.configs == [{"split": "validation"}] * 2
-    return result.current_loss_micro, result.candidate_loss_micro
+    assert result.current_loss is not None
+    assert result.candidate_loss is not None
+    return loss_micro(result.current_loss), loss_micro(result.candidate_loss)
 
 
 def test_losses_are_whole_micro_units() -> None:
@@ -104,10 +107,10 @@ def test_losses_stay_in_the_range_of_a_vote() -> None:
 def test_a_model_that_cannot_be_evaluated_has_no_loss() -> None:
     absent = bytes(32)
     result = learner(Recorder(losses={-1.0: 0.5})).evaluate(EvaluateJob(0, blob_digest(MODEL), absent))
-    assert (result.current_loss_micro, result.candidate_loss_micro) == (500_000, None)
+    assert (result.current_loss, result.candidate_loss) == (0.5, None)
     broken = Recorder()  # raises KeyError for every model
     result = learner(broken).evaluate(EvaluateJob(0, blob_digest(MODEL), blob_digest(b"no checkpoint")))
-    assert (result.current_loss_micro, result.candidate_loss_micro) == (None, None)
+    assert (result.current_loss, result.candidate_loss) == (None, None)
 
 
 def test_a_model_is_tested_on_the_test_split() -> None:

@@ -14,12 +14,15 @@ from protocol.envelope import Statement, make_statement
 from protocol.events import Command, Persist, Received
 from protocol.keys import Identity
 from protocol.ledger.block import BlockKind
+from protocol.ledger.chain import plain_opener
 from protocol.ledger.state import Account, LedgerState, genesis_state
 from protocol.ledger.transactions import Cause, Obstacle, apply_transaction, obstacle_to, tokens_text
 from protocol.messages import MAX_REVISION, Kind, Transaction, TransactionKind
 from protocol.order import Order
 from protocol.orders import number_order, reasons_to_wait
+from protocol.pinning import Rules
 from protocol.pool import Pool
+from protocol.round import block_effect, transactions_applied
 from sim.adversaries.leaders import Censor
 from sim.attacks.trial import ledger_of
 from sim.filters import Filter
@@ -221,13 +224,11 @@ def test_three_in_a_row_get_three_numbers_and_one_block() -> None:
     assert {row["why"] for row in scene.waiting(0)} == {None}
     scene.end_round()
     assert [status(scene, 0, each) for each in ids] == ["carried"] * 3
-    assert len(scene.body(BlockKind.OUTCOME).closing.transactions) == 3
+    assert len(scene.body(BlockKind.OPEN).closing.transactions) == 3  # the first block of all
     account = scene.state.account(scene.peer(0))
     assert account is not None
     rows = [scene.orders(0)[each.hex()] for each in ids]
-    assert {(row["height"], row["stake_units"]) for row in rows} == {
-        (scene.state.height, account.stake_units)
-    }
+    assert {(row["height"], row["stake_units"]) for row in rows} == {(1, STAKE_UNITS - 6)}
     assert scene.waiting(0) == []
 
 
@@ -454,3 +455,25 @@ def test_the_ledger_of_all_that_is_what_the_contract_says() -> None:
         rule(step)
     assert nonce(scene, 0) == 1
     assert nonce(scene, 1) == 2
+
+
+@pytest.mark.parametrize("kind", [BlockKind.OPEN, BlockKind.OUTCOME])
+def test_of_two_versions_in_one_block_the_one_that_applied_is_told(kind: BlockKind) -> None:
+    """A hostile leader may put both into its block, in any order."""
+    scene = Scene().end_round()
+    step = next(s for s in ledger_of(scene) if s.stored.block.kind is kind)
+    network, identity = scene.founding.genesis.network, scene.founding.identities[0]
+
+    def fund(units: int, revision: int) -> Statement:
+        body = Transaction(K.FUND, 0, identity.peer, units, revision)
+        return make_statement(identity, network, 0, Kind.TRANSACTION, body)
+
+    huge, small, drop = fund(40 * TOKEN, 0), fund(1, 1), fund(2, 2)
+    for order_of, expected in (((huge, small, drop), small), ((drop, huge, small), drop), ((huge,), None)):
+        content: Any = step.stored.block.content
+        closing = evolve(content.closing, transactions=tuple(s.cited() for s in order_of))
+        block = evolve(step.stored.block, body=encode(evolve(content, closing=closing)))
+        rules, opener = Rules(scene.params, network), plain_opener(network)
+        after = block_effect(step.before, block, block.parent, rules, opener)
+        applied = transactions_applied(step.before, after, block, block.parent, rules, opener)
+        assert [s.id for s in applied] == ([] if expected is None else [expected.id])

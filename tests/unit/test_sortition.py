@@ -208,3 +208,31 @@ def test_bad_draws(weights: list[tuple[bytes, int]], count: int, what: str) -> N
 def test_bad_counts(counts: tuple[int, int, int]) -> None:
     with pytest.raises(SortitionError):
         assign_roles(bytes(32), 1, stakes(1, 1, 1), *counts)
+
+
+# -- being left out ----------------------------------------------------------------------------------
+
+
+def chance_left_out(weights: dict[bytes, int], name: bytes, draws: int) -> Fraction:
+    """Over every order in which the others can be drawn."""
+    if draws == 0 or len(weights) == 1:
+        return Fraction(0 if draws else 1)
+    total, chance = sum(weights.values()), Fraction(0)
+    for other, weight in weights.items():
+        if other != name:
+            left = {peer: w for peer, w in weights.items() if peer != other}
+            chance += Fraction(weight, total) * chance_left_out(left, name, draws - 1)
+    return chance
+
+
+@given(st.lists(st.integers(1, 100), min_size=1, max_size=6), st.data())
+def test_the_chance_to_be_left_out_is_never_told_too_small(weights: list[int], data: st.DataObject) -> None:
+    """A node that is told that it should have been drawn long ago must not be an unlucky one."""
+    given_, draws = stakes(*weights), data.draw(st.integers(0, len(weights)))
+    for name in given_:
+        exact = chance_left_out(given_, name, draws)
+        told = sortition.undrawn_ppm(given_, name, draws)
+        assert exact * 10**6 <= told <= 10**6
+        if len(set(weights)) == 1:
+            assert told <= exact * 10**6 + draws  # rounded up, draw by draw
+    assert sortition.undrawn_ppm(given_, peer(99), draws) == 10**6

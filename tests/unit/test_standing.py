@@ -21,7 +21,14 @@ def test_every_reason_of_the_engine_has_a_weight() -> None:
     assert WEIGHTS.keys() >= OFFENCES | HARMLESS
     assert all(WEIGHTS[reason] == 0 for reason in HARMLESS)
     assert all(WEIGHTS[reason] > 0 for reason in OFFENCES)
-    assert WEIGHTS["signature"] == WEIGHTS["malformed"] > WEIGHTS["block"] > WEIGHTS["kind"] > 0
+    assert (
+        WEIGHTS["signature"]
+        == WEIGHTS["malformed"]
+        > WEIGHTS["block"]
+        > WEIGHTS["slot"]
+        > WEIGHTS["stranger"]
+        > 0
+    )
     assert OTHER_WEIGHT > 0
 
 
@@ -121,7 +128,7 @@ def test_a_clock_that_steps_back_gains_nobody_anything(steps: list[tuple[float, 
     for step_s, offends in steps:
         now_s = max(0.0, now_s + step_s)
         if offends:
-            standings.offend(PEER, "kind", now_s)
+            standings.offend(PEER, "slot", now_s)
         passed += standings.admits(PEER, str(passed).encode(), now_s)
     highest_s = 100.0 + sum(max(0.0, step_s) for step_s, _ in steps)
     assert passed <= 3 + (highest_s - 100.0) + 1
@@ -152,6 +159,6 @@ def test_an_honest_mix_is_never_throttled(seconds: list[tuple[int, int, int, int
             count += 1
             assert standings.admits(PEER, count.to_bytes(8, "big") + bytes(REPLY_BYTES), now_s)
         for number in range(stale):
-            standings.offend(PEER, sorted(HARMLESS)[number % 2], now_s)
+            standings.offend(PEER, sorted(HARMLESS)[number % len(HARMLESS)], now_s)
         assert standings.level(PEER, now_s) is Level.GOOD
     assert standings.standing(PEER, float(len(seconds))).score == 0

@@ -8,8 +8,8 @@ import numpy as np
 from attrs import field, frozen
 from attrs.validators import in_
 
-from flocknode.learner import loss_micro
 from flocknode.learning.task import Weights
+from protocol.duties.vote import loss_micro
 from protocol.ledger.economy import is_accepted
 from sim.figures.flock.aggregation import RULES
 from sim.figures.flock.contract import Contract, found_contract
