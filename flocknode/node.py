@@ -30,7 +30,7 @@ from flocknode.spool import Spool
 from flocknode.startup import InterruptedStartError, Resume, start_event
 from flocknode.store import Store
 from flocknode.transport.base import Member, MessageTooLargeError, Transport
-from flocknode.transport.standing import Level, Standing
+from flocknode.transport.standing import Standing
 from protocol.checkpoint import CheckpointError
 from protocol.codec import encode
 from protocol.events import (
@@ -80,9 +80,6 @@ LONGEST_GATHERING_S = 0.002
 COMMAND_INTERVAL_S = 0.2
 LOOK_INTERVAL_S = 1.0
 """How often a node sees whether anything is wrong with it."""
-
-
-_LEVEL_EVENTS = {Level.GOOD: "restored", Level.THROTTLED: "throttled", Level.REFUSED: "refused"}
 
 
 class FatalError(Exception):
@@ -203,8 +200,7 @@ class Node:
         self._inbox.put(PeerDown(peer))
 
     def standing_changed(self, peer: PeerId, standing: Standing) -> None:
-        log = self._log.info if standing.level is Level.GOOD else self._log.warning
-        log(_LEVEL_EVENTS[standing.level], peer=peer_name(peer), **_told(standing))
+        self._monitor.standing_changed(peer, standing)
 
     async def read_blob(self, peer: PeerId, digest: bytes, index: int) -> bytes | None:
         return await self._on_files(self._encoded_chunk, digest, index)
@@ -384,7 +380,7 @@ class Node:
 
     async def _look_around(self) -> None:
         while True:
-            self._monitor.look(self._transport.connected(), self._transport.stats().dials)
+            self._monitor.look(self._transport.connected(), self._transport.stats())
             await asyncio.sleep(LOOK_INTERVAL_S)
 
     def _traffic(self) -> dict[str, int]:

@@ -36,6 +36,7 @@ BUCKETS = {
     durable.OPENING,
     durable.ORDER,
     durable.RESIDUAL,
+    durable.BLOB,
 }
 LONGEST_TIMER_MS = 30 * 86_400_000
 
