@@ -13,6 +13,7 @@ from protocol.context import RoundContext
 from protocol.events import DropBlob, Fetch, PutBlob, RunJob
 from protocol.jobs import Job
 from protocol.ledger.chain import Chain
+from protocol.ledger.judgement import Yardstick
 from protocol.ledger.state import LedgerState, Phase, RoundState
 from protocol.local import PhaseClock, RoundMemory
 from protocol.outbox import Outbox
@@ -46,7 +47,7 @@ class Desk:
     unavailable: set[bytes] = field(factory=set, init=False)
     seeds: dict[int, bytes] = field(factory=dict, init=False)
     residual: durable.Residual | None = field(default=None, init=False)
-    largest_loss: float = field(default=0.0, init=False)
+    yardstick: Yardstick = field(factory=Yardstick, init=False)
     _context: tuple[int, RoundContext] | None = field(default=None, init=False)
     _worked_out: dict[Hashable, tuple[Hashable, Any]] = field(factory=dict, init=False)
 
