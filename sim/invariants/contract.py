@@ -194,6 +194,8 @@ class _Book:
                 row.member = True
             case TransactionKind.LEAVE if row.member:
                 row.member = False
+            case TransactionKind.CANCEL:
+                pass
             case _:
                 return
         row.nonce += 1
