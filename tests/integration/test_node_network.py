@@ -27,6 +27,7 @@ from flocknode.config import (
     load_node_dir,
     write_node_dir,
 )
+from flocknode.learning.task import TaskError
 from flocknode.observe.ledger import walk
 from flocknode.process import main
 from flocknode.store import Store, open_reader
@@ -64,6 +65,53 @@ async def test_five_engines_learn_and_a_node_that_was_away_catches_up(tmp_path: 
     assert block["bytes_out"] > 0
     assert len(settled["peers"]) == 4
     assert {"time", "node", "level"} <= block.keys()
+
+
+class Spoilt:
+    """A task that fails where a user's might: in training, or on one of its splits."""
+
+    def __init__(self, task: Any, *, split: str = "", trains: bool = True) -> None:
+        self._task, self._split, self._trains = task, split, trains
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._task, name)
+
+    def fit(self, weights: Any, config: Any) -> Any:
+        if not self._trains:
+            raise RuntimeError("no memory left on the accelerator")
+        return self._task.fit(weights, config)
+
+    def evaluate(self, weights: Any, config: Any) -> Any:
+        if config.get("split") == self._split:
+            raise TaskError(f"{self._split}: no samples")
+        return self._task.evaluate(weights, config)
+
+
+async def test_a_task_that_fails_is_told_in_its_own_words(tmp_path: Path) -> None:
+    """Node 0 cannot train, 1 not validate, 2 not test; five nodes can do without one of each."""
+    network = Network(tmp_path, 5)
+    async with (
+        network.node(0, spoil=lambda task: Spoilt(task, trains=False)) as n0,
+        network.node(1, spoil=lambda task: Spoilt(task, split="validation")) as n1,
+        network.node(2, spoil=lambda task: Spoilt(task, split="test")) as n2,
+        network.node(3) as n3,
+        network.node(4) as n4,
+    ):
+        await network.until(
+            lambda: n0.logged("job_failed") and n1.logged("abstained") and n2.logged("evaluation_failed")
+        )
+        assert [condition.name for condition in n1.node.conditions] == ["abstained"]
+    (train,) = [line for line in n0.logged("job_failed") if line["subject"] == "train"]
+    assert train["what"].endswith(
+        "failed: this node's update does not count. It says: RuntimeError: no memory left on the accelerator"
+    )
+    abstained, *_ = n1.logged("abstained")
+    assert abstained["what"].endswith("because evaluation failed: TaskError: validation: no samples")
+    tested, *_ = n2.logged("evaluation_failed")
+    assert tested["what"].endswith("could not be evaluated on the test split: TaskError: test: no samples")
+    assert {line["level"] for line in (train, abstained, tested)} == {"warning"}
+    for n in (n3, n4):
+        assert not [name for name in ("job_failed", "abstained", "evaluation_failed") if n.logged(name)]
 
 
 # -- processes -----------------------------------------------------------------------------------
