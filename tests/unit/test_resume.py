@@ -183,7 +183,7 @@ def test_an_engine_stands_where_its_ledger_ends(stored: Stored) -> None:
 
 
 def test_a_crash_at_any_effect_of_a_rounds_end_loses_nothing() -> None:
-    """Between a block and its snapshot, a blob and its record, and elsewhere: the node is back where it was."""
+    """Between a block and its snapshot, a blob and its record, elsewhere: a node is back where it was."""
     crashed_behind: set[str] = set()
     for place in range(24):
         world = build_world(4, place, invariants=[Resumption(), Holdings(), Conduct()], keep_trace=0)
