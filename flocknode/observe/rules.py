@@ -64,6 +64,18 @@ RULES: Final[tuple[Rule, ...]] = (
         advice="If other peers say the same of it, ask its operator; else this node is too slow.",
         ends_after_s=30.0,
     ),
+    Rule(
+        name="throttled",
+        meaning="A peer has sent what no honest node sends, or too much; less of it is taken in.",
+        advice="Ask its operator; `penalised` lines say what it sent.",
+        ends_after_s=30.0,
+    ),
+    Rule(
+        name="refused",
+        meaning="A peer has gone on so, and is disconnected for a while, longer each time.",
+        advice="Ask its operator; where all peers are refused, look at this node's own version and genesis.",
+        ends_after_s=10.0,
+    ),
     # -- this node's part in rounds ----------------------------------------------------------------
     Rule(
         name="deadline_missed",

@@ -65,6 +65,7 @@ def bounds(engine: Engine, forged: int = 0) -> Iterator[Bound]:
     yield Bound("blobs that are fetched", len(desk.fetching), 4 * members)
     yield Bound("blobs that nobody gave", len(desk.unavailable), 4 * members)
     yield Bound("blobs", len(desk.blobs), 8 * members)
+    yield Bound("blobs with a round", len(desk.blob_rounds), 12 * members)
 
 
 def _of_statements(engine: Engine, members: int) -> Iterator[Bound]:
@@ -110,4 +111,3 @@ def _of_round(engine: Engine, members: int) -> Iterator[Bound]:
     yield Bound("shares of one release", max(map(len, memory.released), default=0), 3 * members)
     yield Bound("uploads that were checked", len(memory.checked_uploads | memory.bad_uploads), 4 * members)
     yield Bound("jobs", len(memory.started), JOBS_OF_A_ROUND)
-    yield Bound("blobs of the round", len(memory.blobs), 8 * members)
