@@ -27,6 +27,7 @@ from sim.invariants.beacon import Beacon
 from sim.invariants.blame import Blame
 from sim.invariants.blinding import Blinding
 from sim.invariants.blobs import Blobs
+from sim.invariants.catch_up import CatchUp
 from sim.invariants.conduct import Conduct
 from sim.invariants.contract import Contract
 from sim.invariants.durability import Durability
@@ -45,6 +46,7 @@ from sim.invariants.roles import Roles
 from sim.invariants.shares import Shares
 from sim.invariants.supply import Supply
 from sim.invariants.verdicts import Verdicts
+from sim.invariants.votes import Votes
 from sim.learner import SyntheticLearner
 from sim.network import LinkModel
 from sim.node import Node
@@ -194,7 +196,9 @@ def _add_invariants(stage: Stage) -> None:
         Resumption(),
         Holdings(),
         Conduct(),
+        CatchUp(params.repair_interval_ms, lambda: world.now, world.nodes),
         PaceKept(params, lambda: world.now),
+        Votes(params, notes),
         Shares(network),
         Blobs(),
         Blinding(params, notes, blob_of),
