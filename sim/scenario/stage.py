@@ -26,6 +26,7 @@ from sim.invariants.beacon import Beacon
 from sim.invariants.blame import Blame
 from sim.invariants.blinding import Blinding
 from sim.invariants.blobs import Blobs
+from sim.invariants.catch_up import CatchUp
 from sim.invariants.conduct import Conduct
 from sim.invariants.contract import Contract
 from sim.invariants.durability import Durability
@@ -165,6 +166,7 @@ def _add_invariants(stage: Stage) -> None:
         Resumption(),
         Holdings(),
         Conduct(),
+        CatchUp(params.repair_interval_ms, lambda: world.now, world.nodes),
         PaceKept(params, lambda: world.now),
         Votes(params, notes),
         Shares(network),
