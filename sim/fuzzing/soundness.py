@@ -25,7 +25,7 @@ from protocol.events import (
 from protocol.messages import MESSAGE_BYTES
 from protocol.offences import OFFENCES
 
-TIMER_KEYS = {"soft", "witness", "release", "late", "view", "repair"}
+TIMER_KEYS = {"soft", "witness", "release", "late", "view", "repair", "hold", "sync", "apply"}
 BUCKETS = {
     durable.BLOCK,
     durable.SNAPSHOT,

@@ -132,7 +132,9 @@ class Steps:
         block = self.bender.with_its_root(self.victim.engine, block)
         self.victim.forged += 1
         stored = encode(StoredBlock(block, self.bender.certified(block)))
-        self._say(draw.choice(self._others()), Kind.BLOCKS, Blocks((stored,)))
+        liar = self.ground.identities[LIAR]
+        giver = self.victim.let_ask(liar) if draw.randrange(8) else liar.peer
+        self._say(giver, Kind.BLOCKS, Blocks((stored,)))
 
     def hear_statements(self, draw: Random) -> None:
         """A batch of statements, some bent, relayed by somebody."""
