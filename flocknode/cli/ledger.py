@@ -34,9 +34,11 @@ def show(directory: Path, last: int | None, height: int | None) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from flocknode.defaults import describe_pace
     from flocknode.gamma import describe_gamma
     from flocknode.observe.describe import describe_block, summarise
-    from flocknode.observe.ledger import LedgerError, read_genesis, stored_blocks
+    from flocknode.observe.ledger import LedgerError, present_end, read_genesis, stored_blocks
+    from flocknode.observe.rest import describe_rest
     from protocol.keys import short_name
     from protocol.ledger.chain import ChainError
 
@@ -49,8 +51,10 @@ def show(directory: Path, last: int | None, height: int | None) -> None:
         blocks, genesis = list(stored_blocks(directory)), read_genesis(directory)
     except (ChainError, LedgerError) as error:
         raise click.ClickException(str(error)) from error
-    gamma = describe_gamma(genesis.params)
-    table = Table(caption=f"network {genesis.network.hex()[:12]}, gamma {gamma}", caption_justify="left")
+    gamma, pace = describe_gamma(genesis.params), describe_pace(genesis.params)
+    table = Table(
+        caption=f"network {genesis.network.hex()[:12]}, gamma {gamma}, {pace}", caption_justify="left"
+    )
     for name in ("block", "round"):
         table.add_column(name, justify="right")
     for name in ("kind", "leader", "hash", "content"):
@@ -66,6 +70,13 @@ def show(directory: Path, last: int | None, height: int | None) -> None:
             summarise(block),
         )
     Console().print(table)
+    if genesis.params.pace is not None:
+        try:
+            rest = describe_rest(present_end(directory).state, genesis.params)
+        except (ChainError, LedgerError) as error:
+            raise click.ClickException(str(error)) from error
+        if rest:
+            click.echo(rest)
 
 
 @ledger.command()

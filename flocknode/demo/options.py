@@ -6,6 +6,7 @@ from pathlib import Path
 
 from attrs import frozen
 
+from flocknode.defaults import DEMO_ROUNDS
 from flocknode.gamma import DEFAULT, GammaError, gamma_settings
 from protocol.certificates import quorum
 from protocol.ledger.settlement import least_sharers
@@ -28,7 +29,7 @@ class DemoOptions:
     """The options of `flocknode demo`. `proposers` and `voters` None: those of the network's size."""
 
     nodes: int = 7
-    rounds: int = 5
+    rounds: int = DEMO_ROUNDS
     task: str = "mnist"
     proposers: int | None = None
     voters: int | None = None
