@@ -74,7 +74,9 @@ def _summary(body: blocks.BlockBody) -> str:
         case blocks.OpenBody():
             orders = len(body.closing.transactions)
             adverts = f"{len(body.closing.adverts)} nodes advertise keys" if body.closing.adverts else ""
-            return ", ".join(filter(None, [adverts, f"{orders} transactions" if orders else ""]))
+            return ", ".join(
+                filter(None, [adverts, f"{orders} transaction{'s' * (orders > 1)}" if orders else ""])
+            )
         case blocks.SetupBody():
             return f"shared their secrets: {_senders(body.bundles)}"
         case blocks.ContributionBody():
