@@ -12,6 +12,8 @@ from typing import Any
 
 from attrs import frozen
 
+from flocknode.contract import DEFAULT as CONTRACT
+from flocknode.contract import contract_settings
 from flocknode.gamma import DEFAULT as GAMMA
 from flocknode.gamma import gamma_settings
 from protocol.ledger.economy import UNITS
@@ -76,13 +78,18 @@ class PaceOptions:
 
 
 def founding_settings(
-    *, gamma: str = GAMMA, pace: PaceOptions, pool_rounds: int | None = None
+    *, contract: str = CONTRACT, gamma: str = GAMMA, pace: PaceOptions, pool_rounds: int | None = None
 ) -> Mapping[str, Any]:
-    """Return the fields of `ProtocolParams` that these options set. Raises `GammaError`, `PaceError`."""
+    """Return the fields of `ProtocolParams` that these options set. Raises what each of them raises.
+
+    Voters can say that the task is done where their contract has them say more than a vote.
+    """
+    judged = contract_settings(contract)
     return {
         "pool_rounds": pool_rounds_of(pace, pool_rounds),
-        "pace": pace.pace(voters_say_done=False),
+        "pace": pace.pace(voters_say_done="judgement" in judged),
         **gamma_settings(gamma),
+        **judged,
     }
 
 

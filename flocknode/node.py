@@ -17,7 +17,6 @@ from pathlib import Path
 from random import Random
 from typing import Any, Protocol, TypeVar
 
-from flocknode import spool
 from flocknode.blobs import BlobStore, BlobStoreError
 from flocknode.fetcher import Fetcher
 from flocknode.inbox import Inbox, InboxClosedError
@@ -27,10 +26,11 @@ from flocknode.learning.task import TaskError
 from flocknode.observe.conditions import Condition
 from flocknode.observe.log import Logger
 from flocknode.observe.monitor import QUIET, Monitor
+from flocknode.spool import Spool
 from flocknode.startup import InterruptedStartError, Resume, start_event
 from flocknode.store import Store
 from flocknode.transport.base import Member, MessageTooLargeError, Transport
-from flocknode.transport.standing import Level, Standing
+from flocknode.transport.standing import Standing
 from protocol.checkpoint import CheckpointError
 from protocol.codec import encode
 from protocol.events import (
@@ -61,6 +61,7 @@ from protocol.events import (
     RunJob,
     Send,
     SetTimer,
+    ShowOrders,
     TimerFired,
 )
 from protocol.keys import peer_name
@@ -76,12 +77,9 @@ LONGEST_GATHERING_S = 0.002
 """For how long events are handled before the first of their records is committed."""
 
 
-COMMAND_INTERVAL_S = 0.5
+COMMAND_INTERVAL_S = 0.2
 LOOK_INTERVAL_S = 1.0
 """How often a node sees whether anything is wrong with it."""
-
-
-_LEVEL_EVENTS = {Level.GOOD: "restored", Level.THROTTLED: "throttled", Level.REFUSED: "refused"}
 
 
 class FatalError(Exception):
@@ -127,7 +125,7 @@ class Node:
         self._learner = learner
         self._log = log
         self._resume = resume
-        self._commands = commands
+        self._spool = None if commands is None else Spool(commands)
         self._observers = observers
         self._inbox = Inbox()
         self._timers: dict[str, asyncio.TimerHandle] = {}
@@ -173,8 +171,8 @@ class Node:
             async with self._group:
                 handling = self._spawn(self._handle_events())
                 self._spawn(self._look_around())
-                if self._commands is not None:
-                    self._spawn(self._hear_commands(self._commands))
+                if self._spool is not None:
+                    self._spawn(self._hear_orders(self._spool))
                 self._log.info("ready", address=self._transport.address, peer=peer_name(self._transport.peer))
                 self.ready.set()
                 await stop.wait()
@@ -185,9 +183,9 @@ class Node:
                     task.cancel()
             self._log.info("stopped", **self._traffic())
 
-    def command(self, transaction: bytes) -> None:
-        """Hand the operator's transaction (canonically encoded) to the engine."""
-        self._inbox.put(Command(transaction))
+    def command(self, order: bytes) -> None:
+        """Hand the operator's order (canonically encoded) to the engine."""
+        self._inbox.put(Command(order))
 
     # -- the transport's handler -----------------------------------------------------------------
 
@@ -202,8 +200,7 @@ class Node:
         self._inbox.put(PeerDown(peer))
 
     def standing_changed(self, peer: PeerId, standing: Standing) -> None:
-        log = self._log.info if standing.level is Level.GOOD else self._log.warning
-        log(_LEVEL_EVENTS[standing.level], peer=peer_name(peer), **_told(standing))
+        self._monitor.standing_changed(peer, standing)
 
     async def read_blob(self, peer: PeerId, digest: bytes, index: int) -> bytes | None:
         return await self._on_files(self._encoded_chunk, digest, index)
@@ -212,13 +209,21 @@ class Node:
         chunk = self._blobs.read_chunk(digest, index)
         return None if chunk is None else encode(chunk)
 
-    async def _hear_commands(self, directory: Path) -> None:
+    async def _hear_orders(self, spool: Spool) -> None:
         while True:
-            for path, transaction in await self._on_files(spool.waiting, directory):
-                # Heard twice does no harm, because a transaction has a nonce; not at all would.
-                self.command(transaction)
-                await self._on_files(path.unlink)
+            # An order that a crash let us hear twice has its id, and is signed once.
+            orders, troubles = await self._on_files(spool.hear)
+            self._tell_of_orders(troubles)
+            for order in orders:
+                self.command(order)
             await asyncio.sleep(COMMAND_INTERVAL_S)
+
+    async def _show_orders(self, spool: Spool, effect: ShowOrders) -> None:
+        self._tell_of_orders(await self._on_files(spool.show, effect.taken, effect.view))
+
+    def _tell_of_orders(self, troubles: Sequence[str]) -> None:
+        for trouble in troubles:
+            self._log.warning("orders", why=trouble)
 
     # -- events and effects ----------------------------------------------------------------------
 
@@ -302,6 +307,9 @@ class Node:
                 self._log.info("penalised", peer=peer_name(peer), why=why, **_told(standing))
             case Notify():
                 self._notify(effect)
+            case ShowOrders():
+                if self._spool is not None:
+                    self._spawn(self._show_orders(self._spool, effect))
             case _:
                 raise TypeError(f"no effect: {effect!r}")
 
@@ -372,7 +380,7 @@ class Node:
 
     async def _look_around(self) -> None:
         while True:
-            self._monitor.look(self._transport.connected(), self._transport.stats().dials)
+            self._monitor.look(self._transport.connected(), self._transport.stats())
             await asyncio.sleep(LOOK_INTERVAL_S)
 
     def _traffic(self) -> dict[str, int]:
@@ -397,7 +405,10 @@ class Node:
         try:
             loss, examples, metrics = await self._jobs.learn(self._learner.test, digest)
         except (TaskError, CheckpointError, BlobStoreError) as error:
-            self._monitor.tested(round_, str(error))
+            if digest not in self._blobs:  # dropped for newer ones while the learner was busy
+                self._log.info("evaluation_skipped", round=round_)
+                return
+            self._monitor.tested(round_, f"{type(error).__name__}: {error}")
             return
         self._monitor.tested(round_)
         finite = {name: value for name, value in {"loss": loss, **metrics}.items() if isfinite(value)}

@@ -30,15 +30,18 @@ def ledger() -> None:
 @click.option("--last", metavar="N", type=click.IntRange(min=1), help="Only the last N blocks.")
 @click.option("--height", type=click.IntRange(min=1), help="One block in full.")
 def show(directory: Path, last: int | None, height: int | None) -> None:
-    """List the blocks, or show one of them in full."""
+    """List the blocks, or show one of them in full; name the best model so far and its file."""
     from rich.console import Console
     from rich.table import Table
 
+    from flocknode.contract import contract_name
     from flocknode.defaults import describe_pace
     from flocknode.gamma import describe_gamma
+    from flocknode.observe.best import best_model, describe_best
     from flocknode.observe.describe import describe_block, summarise
     from flocknode.observe.ledger import LedgerError, present_end, read_genesis, stored_blocks
     from flocknode.observe.rest import describe_rest
+    from protocol.codec import DecodeError
     from protocol.keys import short_name
     from protocol.ledger.chain import ChainError
 
@@ -52,9 +55,9 @@ def show(directory: Path, last: int | None, height: int | None) -> None:
     except (ChainError, LedgerError) as error:
         raise click.ClickException(str(error)) from error
     gamma, pace = describe_gamma(genesis.params), describe_pace(genesis.params)
-    table = Table(
-        caption=f"network {genesis.network.hex()[:12]}, gamma {gamma}, {pace}", caption_justify="left"
-    )
+    contract = contract_name(genesis.params)
+    caption = f"network {genesis.network.hex()[:12]}, contract {contract}, gamma {gamma}, {pace}"
+    table = Table(caption=caption, caption_justify="left")
     for name in ("block", "round"):
         table.add_column(name, justify="right")
     for name in ("kind", "leader", "hash", "content"):
@@ -70,6 +73,12 @@ def show(directory: Path, last: int | None, height: int | None) -> None:
             summarise(block),
         )
     Console().print(table)
+    try:
+        best = describe_best(best_model(genesis, blocks), directory)
+    except DecodeError as error:
+        raise click.ClickException(f"{directory}: {error}") from error
+    if best:
+        click.echo(best)
     if genesis.params.pace is not None:
         try:
             rest = describe_rest(present_end(directory).state, genesis.params)

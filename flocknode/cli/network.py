@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from flocknode.cli.gamma_option import gamma_option
+from flocknode.cli.stake_options import contract_option, gamma_option
 
 if TYPE_CHECKING:
     from flocknode.founding import Plan
@@ -86,6 +86,7 @@ def network() -> None:
     help="Rounds over which the pool is paid out; without a number of rounds each pays this fraction of what "
     "is left, for ever.  [default: --rounds, or 1000]",
 )
+@contract_option
 @gamma_option
 @click.option("--closed", is_flag=True, help="Draw a pre-shared key, without which nobody can even connect.")
 def init(directory: Path, nodes: tuple[str, ...], closed: bool, **options: Any) -> None:
@@ -139,6 +140,7 @@ def _plan(
     resume_tokens: float,
     pool: float | None,
     pool_rounds: int | None,
+    contract: str,
     gamma: str,
     **options: Any,
 ) -> Plan:
@@ -170,7 +172,7 @@ def _plan(
         peers=peers,
         stake_units=round(stake * UNITS),
         pool_units=pool_units(pace, pool_rounds, pool),
-        settings=founding_settings(gamma=gamma, pace=pace, pool_rounds=pool_rounds),
+        settings=founding_settings(contract=contract, gamma=gamma, pace=pace, pool_rounds=pool_rounds),
         psk=psk,
         **options,
     )

@@ -37,7 +37,7 @@ def plan_of(options: DemoOptions) -> Plan:
         seed=options.seed,
         stake_units=round(STAKE_TOKENS * UNITS),
         pool_units=pool_units(pace),
-        settings=founding_settings(gamma=options.gamma, pace=pace),
+        settings=founding_settings(contract=options.contract, gamma=options.gamma, pace=pace),
         training_seeds=tuple(training_seed(options.seed, index) for index in range(options.nodes)),
         behaviours={index: behaviour_of(options, index) for index in range(options.nodes)},
     )

@@ -29,6 +29,7 @@ from sim.invariants.blobs import Blobs
 from sim.invariants.conduct import Conduct
 from sim.invariants.contract import Contract
 from sim.invariants.durability import Durability
+from sim.invariants.holdings import Holdings
 from sim.invariants.integrity import Integrity
 from sim.invariants.ledger import Ledger
 from sim.invariants.memory import Memory
@@ -43,6 +44,7 @@ from sim.invariants.roles import Roles
 from sim.invariants.shares import Shares
 from sim.invariants.supply import Supply
 from sim.invariants.verdicts import Verdicts
+from sim.invariants.votes import Votes
 from sim.learner import SyntheticLearner
 from sim.network import LinkModel
 from sim.node import Node
@@ -161,8 +163,10 @@ def _add_invariants(stage: Stage) -> None:
         Supply(supply_of, total_units(stage.founding.genesis)),
         Durability(),
         Resumption(),
+        Holdings(),
         Conduct(),
         PaceKept(params, lambda: world.now),
+        Votes(params, notes),
         Shares(network),
         Blobs(),
         Blinding(params, notes, blob_of),
