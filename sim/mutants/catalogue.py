@@ -11,6 +11,7 @@ from sim.mutants.dealing import DEALING
 from sim.mutants.durability import DURABILITY
 from sim.mutants.judgement import JUDGEMENT
 from sim.mutants.planting import Mutant
+from sim.mutants.syncing import SYNCING
 
-ALL: tuple[Mutant, ...] = (*AGREEMENT, *DEALING, *AGGREGATION, *CONTRACT, *DURABILITY, *JUDGEMENT)
+ALL: tuple[Mutant, ...] = (*AGREEMENT, *DEALING, *AGGREGATION, *CONTRACT, *DURABILITY, *JUDGEMENT, *SYNCING)
 MUTANTS: Mapping[str, Mutant] = {mutant.name: mutant for mutant in ALL}
