@@ -44,6 +44,7 @@ from sim.invariants.roles import Roles
 from sim.invariants.shares import Shares
 from sim.invariants.supply import Supply
 from sim.invariants.verdicts import Verdicts
+from sim.invariants.waiting import Waiting
 from sim.learner import SyntheticLearner
 from sim.network import LinkModel
 from sim.node import Node
@@ -142,6 +143,7 @@ def _add_invariants(stage: Stage) -> None:
     def blob_of(digest: bytes) -> bytes | None:
         return _blob_of(world, digest)
 
+    waiting = Waiting()
     rules: list[StepRule] = [
         Quorums(),
         Phases(),
@@ -154,6 +156,7 @@ def _add_invariants(stage: Stage) -> None:
         stage.blame,
         Verdicts(params, notes, blob_of, lambda peer: _is_honest(world, peer)),
         stage.integrity,
+        waiting.at_step,
         stage.timeline.at_step,
     ]
     stage.ledger.rules = rules
@@ -164,6 +167,7 @@ def _add_invariants(stage: Stage) -> None:
         Resumption(),
         Holdings(),
         Conduct(),
+        waiting,
         PaceKept(params, lambda: world.now),
         Shares(network),
         Blobs(),
