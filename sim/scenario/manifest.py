@@ -32,7 +32,7 @@ from sim.scenario.moments import MomentError, Place, parse_place
 from sim.scenario.selectors import Part, Selector, SelectorError, parse_selector
 
 SYNTHETIC = "synthetic"
-TABLES = ("name", "about", "network", "link", "params", "nodes", "faults", "expect")
+TABLES = ("name", "about", "network", "link", "machine", "params", "nodes", "faults", "expect")
 MAX_NODES = 256
 MAX_ROUNDS = 10_000
 DAY_S = 86_400.0
@@ -59,6 +59,7 @@ class FaultKind(Enum):
     CLOCK = "clock"
     CORRUPT = "corrupt"
     TRUNCATE = "truncate"
+    WIPE = "wipe"
     DISK_FULL = "disk-full"
     ORDER = "order"
 
@@ -76,6 +77,7 @@ NEEDS: Mapping[FaultKind, frozenset[str]] = {
     FaultKind.CLOCK: frozenset({"who", "factor"}),
     FaultKind.CORRUPT: frozenset({"who"}),
     FaultKind.TRUNCATE: frozenset({"who"}),
+    FaultKind.WIPE: frozenset({"who"}),
     FaultKind.DISK_FULL: frozenset({"who", "for_s"}),
     FaultKind.ORDER: frozenset({"who", "order"}),
 }
@@ -87,6 +89,7 @@ TAKES: Mapping[FaultKind, frozenset[str]] = {
     FaultKind.CLOCK: frozenset({"for_s"}),
     FaultKind.CORRUPT: frozenset({"for_s"}),
     FaultKind.TRUNCATE: frozenset({"for_s"}),
+    FaultKind.WIPE: frozenset({"for_s"}),
     FaultKind.ORDER: frozenset({"tokens", "to", "replaces"}),
 }
 """Keys that it may have besides, and besides those of every fault."""
@@ -124,6 +127,20 @@ class LinkTable:
     def __attrs_post_init__(self) -> None:
         if self.latency_max_ms < self.latency_min_ms:
             raise ValueError("'latency_max_ms' must not be below 'latency_min_ms'")
+
+
+@frozen(kw_only=True)
+class MachineTable:
+    """[machine]: what a node's processor takes, in microseconds of virtual time; events wait for each other.
+
+    `message_us`: to take a message in. `kilobyte_us`: for each 1,000 bytes of messages that come or go.
+    `block_us`: to check and apply a block. `read_us`: to read a stored block for a peer.
+    """
+
+    message_us: int = field(default=0, validator=[ge(0), le(10**7)])
+    kilobyte_us: int = field(default=0, validator=[ge(0), le(10**7)])
+    block_us: int = field(default=0, validator=[ge(0), le(10**7)])
+    read_us: int = field(default=0, validator=[ge(0), le(10**7)])
 
 
 @frozen(kw_only=True)
@@ -183,6 +200,7 @@ class Scenario:
     network: NetworkTable
     params: ProtocolParams
     link: LinkTable = field(factory=LinkTable)
+    machine: MachineTable = field(factory=MachineTable)
     nodes: tuple[NodeTable, ...] = ()
     faults: tuple[Fault, ...] = ()
     expect: Expectation
@@ -243,6 +261,7 @@ class _Reader:
             network=network,
             params=self._params(network, tables.get("params", {})),
             link=self.record(LinkTable, tables.get("link", {}), "link"),
+            machine=self.record(MachineTable, tables.get("machine", {}), "machine"),
             nodes=nodes,
             faults=faults,
             expect=self._expectation(tables.get("expect", {}), network.rounds),

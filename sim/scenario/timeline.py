@@ -252,6 +252,17 @@ class Timeline:
         if self.world.nodes[number].down:
             self.world.start_over(number)
 
+    def _wipe(self, fault: Fault, who: Sequence[int]) -> Sequence[int]:
+        """Its ledger is gone; it starts over at once, or where the fault has an end, then."""
+        for number in who:
+            if self.world.nodes[number].alive:
+                self.world.crash(number)
+            if fault.for_s is None:
+                self._start_over(number)
+            else:
+                self._later(fault, partial(self._start_over, number))
+        return who
+
     def _truncate(self, fault: Fault, who: Sequence[int]) -> Sequence[int]:
         struck = self._running(who)
         for number in struck:
@@ -301,6 +312,7 @@ _STRIKES: Mapping[FaultKind, Callable[[Timeline, Fault, tuple[int, ...]], Sequen
     FaultKind.CLOCK: Timeline._clock,
     FaultKind.CORRUPT: Timeline._corrupt,
     FaultKind.TRUNCATE: Timeline._truncate,
+    FaultKind.WIPE: Timeline._wipe,
     FaultKind.DISK_FULL: Timeline._disk_full,
     FaultKind.ORDER: Timeline._order,
 }

@@ -47,6 +47,13 @@ QUICK = (
     "gamma-by-its-own-vote",
     "tallies-for-ever",
     "cheap-silence",
+    "asks-again-at-once",
+    "serves-without-bound",
+    "pushes-blocks",
+    "whole-gamma-for-any-refusal",
+    "last-four-not-spared",
+    "best-never-moves",
+    "openings-unread",
     "foreigners-reported",
 )
 """Those that take about a second each; `flocknode sim mutants` runs them all."""
