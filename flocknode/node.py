@@ -1,8 +1,10 @@
 """One node in the world: an engine, and everything its effects need (docs/PROTOCOL.md section 1).
 
 There is one queue. Events leave it one at a time; the effects of each are performed in their order before the
-next event is handled, and a record is durable before the effect after it. Whatever fails here that is no
-peer's doing ends `run` with an exception: a node that cannot keep its promises must stop, not hang.
+next event is handled, and a record is durable before the effect after it. A failure that breaks a promise
+(the ledger or a blob cannot be written, the engine fails on an event of the node's own) ends `run` with an
+exception: a node that cannot keep its promises must stop, not hang. A failure over a message costs that
+message and its sender's standing (`Node._start_over`); one of a side job costs a line in the log.
 """
 
 from __future__ import annotations
@@ -18,17 +20,16 @@ from random import Random
 from typing import Any, Protocol, TypeVar
 
 from flocknode import spool
-from flocknode.blobs import BlobStore, BlobStoreError
+from flocknode.blobs import BlobStore
+from flocknode.faults import FAULT, INBOX_FULL, FatalError, describe_error
 from flocknode.fetcher import Fetcher
 from flocknode.inbox import Inbox, InboxClosedError
 from flocknode.jobs_runner import JobRunner, RunAggregation
 from flocknode.learner import Learner
-from flocknode.learning.task import TaskError
 from flocknode.observe.log import Logger
-from flocknode.store import Store
+from flocknode.store import Store, StoreError
 from flocknode.transport.base import Member, MessageTooLargeError, Transport
 from flocknode.transport.standing import Level, Standing
-from protocol.checkpoint import CheckpointError
 from protocol.codec import encode
 from protocol.events import (
     BlobFailed,
@@ -75,13 +76,11 @@ LONGEST_GATHERING_S = 0.002
 
 
 COMMAND_INTERVAL_S = 0.5
+MOST_COMPLAINTS = 1000
+"""Different faults of side jobs that are logged, each once."""
 
 
 _LEVEL_EVENTS = {Level.GOOD: "restored", Level.THROTTLED: "throttled", Level.REFUSED: "refused"}
-
-
-class FatalError(Exception):
-    """The engine cannot go on: a certified block breaks a rule of this node's."""
 
 
 class StateMachine(Protocol):
@@ -95,7 +94,8 @@ class Node:
 
     `store` is open, `transport` not started; `run` closes both. `max_blob_bytes` bounds what is fetched.
     `commands` is the directory whose `flocknode.spool` the operator's commands come from. `observers` are
-    called with every `Notify`, on the event loop.
+    called with every `Notify`, on the event loop; what one raises is logged. `new_engine` makes an engine
+    like `engine`, for when that fails on a message (`_start_over`); without it such a failure ends the node.
     """
 
     def __init__(
@@ -112,8 +112,16 @@ class Node:
         max_blob_bytes: int,
         commands: Path | None = None,
         observers: Sequence[Observer] = (),
+        new_engine: Callable[[], StateMachine] | None = None,
     ) -> None:
         self._engine = engine
+        self._new_engine = new_engine
+        self._fault: tuple[Received, Exception] | None = None
+        self._up: set[PeerId] = set()
+        """The peers that the engine has been told of."""
+        self._overflowing: set[PeerId] = set()
+        """The peers whose messages found no room since one of them last did."""
+        self._complained: set[tuple[str, str]] = set()
         self._store = store
         self._blobs = blobs
         self._transport = transport
@@ -152,7 +160,7 @@ class Node:
             closing.callback(self._jobs.close)
             closing.push_async_callback(self._transport.stop)
             closing.callback(self._cancel_timers)
-            self._inbox.put(Start(await self._store.load(), self._blobs.held()))
+            self._inbox.put(await self._load())
             self._transport.set_members(self._members)
             await self._transport.start(self)
             async with self._group:
@@ -176,7 +184,12 @@ class Node:
     # -- the transport's handler -----------------------------------------------------------------
 
     def received(self, peer: PeerId, message: bytes) -> None:
-        if not self._inbox.put_message(Received(peer, message)):
+        if self._inbox.put_message(Received(peer, message)):
+            self._overflowing.discard(peer)
+            return
+        self._transport.penalise(peer, INBOX_FULL)
+        if peer not in self._overflowing:
+            self._overflowing.add(peer)
             self._log.warning("message_dropped", peer=peer_name(peer), bytes=len(message))
 
     def peer_up(self, peer: PeerId) -> None:
@@ -197,11 +210,23 @@ class Node:
         return None if chunk is None else encode(chunk)
 
     async def _hear_commands(self, directory: Path) -> None:
+        """Hear what the operator leaves in the spool. What cannot be read there costs a line in the log."""
+        heard: set[Path] = set()
         while True:
-            for path, transaction in await self._on_files(spool.waiting, directory):
-                # Heard twice does no harm, because a transaction has a nonce; not at all would.
-                self.command(transaction)
-                await self._on_files(path.unlink)
+            try:
+                commands, faults = await self._on_files(spool.look, directory)
+                heard.intersection_update(path for path, _ in commands)
+                for path, transaction in commands:
+                    if path in heard:
+                        continue
+                    # Heard twice, after a crash, does no harm, because a transaction has a nonce.
+                    self.command(transaction)
+                    heard.add(path)
+                    await self._on_files(spool.remove, path)
+            except Exception as error:
+                faults = [describe_error(error)]
+            for fault in faults:
+                self._complain("command_refused", fault)
             await asyncio.sleep(COMMAND_INTERVAL_S)
 
     # -- events and effects ----------------------------------------------------------------------
@@ -218,23 +243,83 @@ class Node:
             if any(isinstance(effect, Persist | PutBlob) for effect in effects):
                 # What waits for this node anyway shares the commit that is due now.
                 commit_by = loop.time() + LONGEST_GATHERING_S
-                while loop.time() < commit_by and (more := self._inbox.get_waiting()) is not None:
+                while self._fault is None and loop.time() < commit_by:
+                    more = self._inbox.get_waiting()
+                    if more is None:
+                        break
                     effects += self._handle(more)
             if effects:
                 await self._perform(effects)
+            if self._fault is not None:
+                await self._start_over(*self._fault)
             if loop.time() - turn_began > LONGEST_TURN_S:
                 await asyncio.sleep(0)
                 turn_began = loop.time()
 
     def _handle(self, event: Event) -> list[Effect]:
-        """The effects of an event. What they cancel is not given to the engine any more, performed or not."""
-        effects = self._engine.handle(event, int(time.monotonic() * 1000))
+        """The effects of an event. What they cancel is not given to the engine any more, performed or not.
+
+        Where the engine fails on a message there are none, and `_fault` asks for `_start_over`. A failure on
+        any other event is the node's own, and is raised.
+        """
+        match event:
+            case PeerUp(peer):
+                self._up.add(peer)
+            case PeerDown(peer):
+                self._up.discard(peer)
+            case _:
+                pass
+        try:
+            effects = self._engine.handle(event, int(time.monotonic() * 1000))
+        except Exception as error:
+            if self._new_engine is None or not isinstance(event, Received):
+                raise
+            self._fault = event, error
+            return []
         for effect in effects:
             if isinstance(effect, SetTimer | CancelTimer):
                 self._cancel_timer(effect.key)
             elif isinstance(effect, RunJob | CancelJob):
                 self._inbox.revoke(("job", effect.key))
         return effects
+
+    async def _start_over(self, message: Received, error: Exception) -> None:
+        """Go on as a node would that crashed just before this message and was started again without it.
+
+        The engine failed somewhere in the middle of `message`, so nobody can say what it holds: perhaps a
+        statement of its own whose record was never written (after a crash the node would sign another),
+        perhaps the very thing that it failed on, so that the next timer fails too. To perform the effects
+        that it had collected so far may tell others what is not durable; to drop them and go on with the same
+        engine leaves it believing what never happened. So the message has no effect at all: those of the
+        events before it have been performed, its own go with the engine, and a new one takes up what is
+        durable. That a node may begin again from there at any moment is what the protocol promises of every
+        crash (section 1).
+
+        It costs a replay of the ledger, and the sender a penalty that lets it do this three times before it
+        is refused (section 8.7). Raises what the new engine raises: then nothing is left to go on with.
+        """
+        assert self._new_engine is not None
+        self._fault = None
+        self._log.error(
+            "engine_fault",
+            peer=peer_name(message.peer),
+            bytes=len(message.data),
+            head=message.data[:64],
+            why=describe_error(error),
+            exc_info=error,
+        )
+        self._penalise(message.peer, FAULT)
+        self._cancel_timers()
+        self._jobs.cancel_all()
+        self._inbox.revoke_all()
+        self._engine = self._new_engine()
+        await self._perform(self._handle(await self._load()))
+        for peer in sorted(self._up):
+            await self._perform(self._handle(PeerUp(peer)))
+
+    async def _load(self) -> Start:
+        """What an engine begins with."""
+        return Start(await self._store.load(), self._blobs.held())
 
     async def _perform(self, effects: Sequence[Effect]) -> None:
         """Perform what is durable first, in one transaction, and then the rest, each in its order.
@@ -282,12 +367,15 @@ class Node:
             case ReadBlocks():
                 self._spawn(self._read_blocks(effect))
             case Penalise(peer, why):
-                standing = self._transport.penalise(peer, why)
-                self._log.info("penalised", peer=peer_name(peer), why=why, **_told(standing))
+                self._penalise(peer, why)
             case Notify():
                 self._notify(effect)
             case _:
                 raise TypeError(f"no effect: {effect!r}")
+
+    def _penalise(self, peer: PeerId, why: str) -> None:
+        standing = self._transport.penalise(peer, why)
+        self._log.info("penalised", peer=peer_name(peer), why=why, **_told(standing))
 
     def _send(self, hand_over: Callable[[], object]) -> None:
         try:
@@ -326,19 +414,27 @@ class Node:
         self._test_model()
 
     async def _read_blocks(self, asked: ReadBlocks) -> None:
-        blocks = await self._store.read_blocks(asked.first_height, asked.last_height, asked.max_bytes)
+        """Answer, always. A ledger that cannot be read for others is no reason to stop writing it."""
+        try:
+            blocks = await self._store.read_blocks(asked.first_height, asked.last_height, asked.max_bytes)
+        except StoreError as error:
+            self._complain("blocks_unreadable", describe_error(error))
+            blocks = ()
         self._inbox.put(BlocksRead(asked.peer, asked.first_height, blocks))
 
     # -- notices -----------------------------------------------------------------------------------
 
     def _notify(self, notice: Notify) -> None:
         kind, fields = notice.kind, notice.fields
-        if kind == "block":
+        if kind in ("block", "started"):
             self._log.info(kind, **fields, **self._traffic())
         else:
             self._log.info(kind, **fields)
         for observer in self._observers:
-            observer(notice)
+            try:
+                observer(notice)
+            except Exception as error:
+                self._complain("observer_failed", describe_error(error), error)
         if kind == "fatal":
             raise FatalError(str(fields.get("why")))
         if kind == "settled":
@@ -366,13 +462,19 @@ class Node:
             self._spawn(self._evaluate(round_, digest))
 
     async def _evaluate(self, round_: object, digest: Digest) -> None:
+        """Log the model's scores. It is a side job and runs a user's code: whatever fails costs a line."""
         try:
             loss, examples, metrics = await self._jobs.learn(self._learner.test, digest)
-        except (TaskError, CheckpointError, BlobStoreError) as error:
-            self._log.warning("evaluation_failed", round=round_, why=str(error))
-            return
-        finite = {name: value for name, value in {"loss": loss, **metrics}.items() if isfinite(value)}
-        self._log.info("evaluation", round=round_, num_examples=examples, **finite)
+            finite = {name: value for name, value in {"loss": loss, **metrics}.items() if isfinite(value)}
+            self._log.info("evaluation", **{**finite, "round": round_, "num_examples": examples})
+        except Exception as error:
+            self._log.warning("evaluation_failed", round=round_, why=describe_error(error))
+
+    def _complain(self, event: str, why: str, error: Exception | None = None) -> None:
+        """Log a warning about what will fail again and again, once."""
+        if (event, why) not in self._complained and len(self._complained) < MOST_COMPLAINTS:
+            self._complained.add((event, why))
+            self._log.warning(event, why=why, exc_info=error)
 
     # -- threads and tasks ---------------------------------------------------------------------------
 

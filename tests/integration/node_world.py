@@ -105,6 +105,7 @@ async def living(
     run_aggregation: Any = jobs.run,
     params: Any = PARAMS,
     observers: Sequence[Callable[[Notify], None]] = (),
+    new_engine: Callable[[], Any] | None = None,
     limits: Limits | None = None,
     transport_class: type[MemoryTransport] = MemoryTransport,
 ) -> AsyncIterator[Running]:
@@ -124,6 +125,7 @@ async def living(
         max_blob_bytes=3 * CHUNK_BYTES,
         commands=directory,
         observers=observers,
+        new_engine=new_engine,
     )
     running = Running(node, store, transport, asyncio.create_task(node.run(stop)), stop, log)
     ready = asyncio.create_task(node.ready.wait())
