@@ -50,7 +50,6 @@ WEIGHTS: Final[Mapping[str, float]] = {
     "flood": 20.0,
     "second-message-stream": 20.0,
     "malformed-gossip": 20.0,
-    "unasked-chunk": 20.0,
     "evidence": 20.0,
     "malformed": 20.0,
     "signature": 20.0,
