@@ -6,6 +6,7 @@ import asyncio
 import fcntl
 import secrets
 from contextlib import suppress
+from functools import partial
 
 from flocknode.behaviour import MisbehavingLearner
 from flocknode.blobs import BlobStore
@@ -23,6 +24,7 @@ from flocknode.wraps import NO_WRAPS, Wraps
 from protocol import jobs
 from protocol.checkpoint import checkpoint_bytes
 from protocol.engine import Engine
+from protocol.ledger.resume import resume
 from protocol.params import ProtocolParams
 from protocol.secagg.scheme import SchemeError, build_scheme
 from protocol.secagg.security import SecurityError
@@ -63,6 +65,7 @@ async def build_node(directory: NodeDirectory, store: Store, log: Logger, wraps:
         run_aggregation=jobs.run,
         log=log,
         max_blob_bytes=max_blob_bytes,
+        resume=partial(resume, genesis),
         commands=directory.path,
         new_engine=new_engine,
     )

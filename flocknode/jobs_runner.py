@@ -7,6 +7,7 @@ and of torch release the interpreter lock.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -22,6 +23,43 @@ from protocol.jobs import AggregationJob, EvaluateJob, Job, JobResult, TrainJob
 RunAggregation: TypeAlias = Callable[[AggregationJob, ReadBlob], JobResult]
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
+
+_REMEMBERED = 16
+
+
+class LearningTimes:
+    """How long the learner's work takes, by the key of its job.
+
+    Written by the learning thread alone, read by the event loop: each step of either is one assignment.
+    """
+
+    def __init__(self) -> None:
+        self._running: tuple[str, float] | None = None
+        self._took_s: dict[str, float] = {}
+
+    @property
+    def running(self) -> tuple[str, float] | None:
+        """The work that runs, and since when, in seconds of the monotonic clock."""
+        return self._running
+
+    def took_s(self, key: str) -> float | None:
+        """Return how long work that has ended took; None for other work, and for what ended long ago."""
+        return self._took_s.get(key)
+
+    def timed(self, key: str, work: Callable[[], Result]) -> Callable[[], Result]:
+        """Return `work` with its time taken."""
+
+        def run() -> Result:
+            began_s = time.monotonic()
+            self._running = key, began_s
+            try:
+                return work()
+            finally:
+                took = {**self._took_s, key: time.monotonic() - began_s}
+                self._took_s = dict(list(took.items())[-_REMEMBERED:])
+                self._running = None
+
+        return run
 
 
 class JobError(Exception):
@@ -46,6 +84,7 @@ class JobRunner:
         self._run_aggregation = run_aggregation
         self._deliver = deliver
         self._log = log
+        self.times = LearningTimes()
         self._aggregation = ThreadPoolExecutor(1, thread_name_prefix="aggregation")
         self._learning = ThreadPoolExecutor(1, thread_name_prefix="learning")
         self._running: dict[str, asyncio.Future[JobResult]] = {}
@@ -53,7 +92,7 @@ class JobRunner:
     def run(self, key: str, job: Job) -> None:
         """Queue a job; one of the same key is cancelled."""
         self.cancel(key)
-        threads, work = self._work(job)
+        threads, work = self._work(key, job)
         future = asyncio.get_running_loop().run_in_executor(threads, lambda: _carried(work))
         self._running[key] = future
         future.add_done_callback(lambda done: self._finished(key, done))
@@ -76,7 +115,7 @@ class JobRunner:
 
         Raises what `work` does; `JobError` in place of what is no `Exception`, or a `StopIteration`.
         """
-        call = partial(_carried, partial(work, *arguments, **named))
+        call = partial(_carried, self.times.timed("other", partial(work, *arguments, **named)))
         return await asyncio.get_running_loop().run_in_executor(self._learning, call)
 
     def close(self) -> None:
@@ -85,11 +124,11 @@ class JobRunner:
         for threads in (self._aggregation, self._learning):
             threads.shutdown(wait=False, cancel_futures=True)
 
-    def _work(self, job: Job) -> tuple[ThreadPoolExecutor, Callable[[], JobResult]]:
+    def _work(self, key: str, job: Job) -> tuple[ThreadPoolExecutor, Callable[[], JobResult]]:
         if isinstance(job, TrainJob):
-            return self._learning, lambda: self._learner.train(job)
+            return self._learning, self.times.timed(key, lambda: self._learner.train(job))
         if isinstance(job, EvaluateJob):
-            return self._learning, lambda: self._learner.evaluate(job)
+            return self._learning, self.times.timed(key, lambda: self._learner.evaluate(job))
         return self._aggregation, lambda: self._run_aggregation(job, self._learner.read_blob)
 
     def _finished(self, key: str, future: asyncio.Future[JobResult]) -> None:
@@ -100,7 +139,7 @@ class JobRunner:
         if error is None:
             self._deliver(key, JobDone(key, future.result()))
         else:
-            self._log.warning("job_raised", job=key, exc_info=error)
+            self._log.info("job_raised", job=key, exc_info=error)
             self._deliver(key, JobFailed(key, describe_error(error)))
 
 

@@ -26,7 +26,10 @@ from flocknode.fetcher import Fetcher
 from flocknode.inbox import Inbox, InboxClosedError
 from flocknode.jobs_runner import JobRunner, RunAggregation
 from flocknode.learner import Learner
+from flocknode.observe.conditions import Condition
 from flocknode.observe.log import Logger
+from flocknode.observe.monitor import QUIET, Monitor
+from flocknode.startup import InterruptedStartError, Resume, start_event
 from flocknode.store import Store, StoreError
 from flocknode.transport.base import Member, MessageTooLargeError, Transport
 from flocknode.transport.standing import Level, Standing
@@ -59,7 +62,6 @@ from protocol.events import (
     RunJob,
     Send,
     SetTimer,
-    Start,
     TimerFired,
 )
 from protocol.keys import peer_name
@@ -76,6 +78,8 @@ LONGEST_GATHERING_S = 0.002
 
 
 COMMAND_INTERVAL_S = 0.5
+LOOK_INTERVAL_S = 1.0
+"""How often a node sees whether anything is wrong with it."""
 MOST_COMPLAINTS = 1000
 """Different faults of side jobs that are logged, each once."""
 
@@ -93,6 +97,7 @@ class Node:
     """Performs an engine's effects, and is the `Handler` of its transport.
 
     `store` is open, `transport` not started; `run` closes both. `max_blob_bytes` bounds what is fetched.
+    `resume` finds where the stored ledger ends; None for an engine without one.
     `commands` is the directory whose `flocknode.spool` the operator's commands come from. `observers` are
     called with every `Notify`, on the event loop; what one raises is logged. `new_engine` makes an engine
     like `engine`, for when that fails on a message (`_start_over`); without it such a failure ends the node.
@@ -110,6 +115,7 @@ class Node:
         run_aggregation: RunAggregation,
         log: Logger,
         max_blob_bytes: int,
+        resume: Resume | None = None,
         commands: Path | None = None,
         observers: Sequence[Observer] = (),
         new_engine: Callable[[], StateMachine] | None = None,
@@ -117,10 +123,9 @@ class Node:
         self._engine = engine
         self._new_engine = new_engine
         self._fault: tuple[Received, Exception] | None = None
+        self._stop = asyncio.Event()
         self._up: set[PeerId] = set()
         """The peers that the engine has been told of."""
-        self._overflowing: set[PeerId] = set()
-        """The peers whose messages found no room since one of them last did."""
         self._complained: set[tuple[str, str]] = set()
         self._store = store
         self._blobs = blobs
@@ -128,6 +133,7 @@ class Node:
         self._members = members
         self._learner = learner
         self._log = log
+        self._resume = resume
         self._commands = commands
         self._observers = observers
         self._inbox = Inbox()
@@ -138,6 +144,9 @@ class Node:
         self._files = ThreadPoolExecutor(1, thread_name_prefix="blobs")
         self._jobs = JobRunner(
             learner=learner, run_aggregation=run_aggregation, deliver=self._job_ended, log=log
+        )
+        self._monitor = Monitor(
+            me=transport.peer, members=members, params=learner.params, log=log, times=self._jobs.times
         )
         self._fetcher = Fetcher(
             blobs=blobs,
@@ -160,11 +169,17 @@ class Node:
             closing.callback(self._jobs.close)
             closing.push_async_callback(self._transport.stop)
             closing.callback(self._cancel_timers)
-            self._inbox.put(await self._load())
+            self._stop = stop
+            try:
+                self._inbox.put(await self._load())
+            except InterruptedStartError:
+                self._log.info("stopped", **self._traffic())
+                return
             self._transport.set_members(self._members)
             await self._transport.start(self)
             async with self._group:
                 handling = self._spawn(self._handle_events())
+                self._spawn(self._look_around())
                 if self._commands is not None:
                     self._spawn(self._hear_commands(self._commands))
                 self._log.info("ready", address=self._transport.address, peer=peer_name(self._transport.peer))
@@ -184,13 +199,9 @@ class Node:
     # -- the transport's handler -----------------------------------------------------------------
 
     def received(self, peer: PeerId, message: bytes) -> None:
-        if self._inbox.put_message(Received(peer, message)):
-            self._overflowing.discard(peer)
-            return
-        self._transport.penalise(peer, INBOX_FULL)
-        if peer not in self._overflowing:
-            self._overflowing.add(peer)
-            self._log.warning("message_dropped", peer=peer_name(peer), bytes=len(message))
+        if not self._inbox.put_message(Received(peer, message)):
+            self._transport.penalise(peer, INBOX_FULL)
+            self._monitor.dropped(peer, len(message))
 
     def peer_up(self, peer: PeerId) -> None:
         self._inbox.put(PeerUp(peer))
@@ -313,13 +324,17 @@ class Node:
         self._jobs.cancel_all()
         self._inbox.revoke_all()
         self._engine = self._new_engine()
-        await self._perform(self._handle(await self._load()))
+        try:
+            start = await self._load()
+        except InterruptedStartError:  # the node is asked to stop, and nothing more is given to its engine
+            return
+        await self._perform(self._handle(start))
         for peer in sorted(self._up):
             await self._perform(self._handle(PeerUp(peer)))
 
-    async def _load(self) -> Start:
-        """What an engine begins with."""
-        return Start(await self._store.load(), self._blobs.held())
+    async def _load(self) -> Event:
+        """Return what an engine begins with. Raises what `start_event` raises."""
+        return await start_event(self._store, self._resume, self._blobs.held(), self._log, self._stop)
 
     async def _perform(self, effects: Sequence[Effect]) -> None:
         """Perform what is durable first, in one transaction, and then the rest, each in its order.
@@ -429,7 +444,9 @@ class Node:
         if kind in ("block", "started"):
             self._log.info(kind, **fields, **self._traffic())
         else:
-            self._log.info(kind, **fields)
+            log = self._log.debug if kind in QUIET else self._log.info
+            log(kind, **fields)
+        self._monitor.notice(notice)
         for observer in self._observers:
             try:
                 observer(notice)
@@ -442,6 +459,16 @@ class Node:
         if kind == "model":
             self._untested = fields["round"], bytes.fromhex(str(fields["digest"]))
             self._test_model()
+
+    @property
+    def conditions(self) -> tuple[Condition, ...]:
+        """What is wrong at present, since when, with figures (docs/OPERATING.md)."""
+        return self._monitor.present()
+
+    async def _look_around(self) -> None:
+        while True:
+            self._monitor.look(self._transport.connected(), self._transport.stats().dials)
+            await asyncio.sleep(LOOK_INTERVAL_S)
 
     def _traffic(self) -> dict[str, int]:
         """Payload bytes since the start, both ways, over all peers."""
@@ -468,7 +495,9 @@ class Node:
             finite = {name: value for name, value in {"loss": loss, **metrics}.items() if isfinite(value)}
             self._log.info("evaluation", **{**finite, "round": round_, "num_examples": examples})
         except Exception as error:
-            self._log.warning("evaluation_failed", round=round_, why=describe_error(error))
+            self._monitor.tested(round_, describe_error(error))
+        else:
+            self._monitor.tested(round_)
 
     def _complain(self, event: str, why: str, error: Exception | None = None) -> None:
         """Log a warning about what will fail again and again, once."""

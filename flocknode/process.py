@@ -12,7 +12,7 @@ import signal
 import sys
 from contextlib import suppress
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from flocknode.blobs import BlobStoreError
 from flocknode.config import ConfigError, NodeDirectory, load_node_dir
@@ -25,6 +25,9 @@ from flocknode.observe.log import Bridge, Logger, open_log
 from flocknode.store import Store, StoreError
 from flocknode.transport.base import TransportError
 from flocknode.wraps import NO_WRAPS, Wraps
+
+if TYPE_CHECKING:
+    from flocknode.node import Node
 
 EXPECTED = (
     BlobStoreError,
@@ -111,18 +114,31 @@ def _cause(error: BaseException) -> BaseException:
 
 async def _live(directory: NodeDirectory, log: Logger, wraps: Wraps) -> None:
     stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, _asked_to_stop, number, stop, log)
+    building, stopping = loop.create_task(_build(directory, log, wraps)), loop.create_task(stop.wait())
+    await asyncio.wait({building, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    if not building.done():
+        # Nothing is promised or half written yet, and threads that compile or read need not be waited for.
+        log.info("stopped")
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)
+    node = await building
+    await node.run(stop)
+
+
+async def _build(directory: NodeDirectory, log: Logger, wraps: Wraps) -> Node:
     store = await Store.open(directory.path)
     try:
         from flocknode.assembly import build_node
 
-        node = await build_node(directory, store, log, wraps)
+        return await build_node(directory, store, log, wraps)
     except BaseException:
         await store.close()
         raise
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, _asked_to_stop, number, stop, log)
-    await node.run(stop)
 
 
 def _asked_to_stop(number: int, stop: asyncio.Event, log: Logger) -> None:

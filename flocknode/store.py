@@ -112,15 +112,34 @@ class Store:
         return cls(lock, thread, connection, path)
 
     async def load(self) -> Records:
-        """All committed records, by bucket and key; a bucket without a record is absent.
+        """All committed records but the blocks, by bucket and key; a bucket without a record is absent.
 
         Raises `StoreError` where a row does not match its checksum.
         """
-        return await self._on_thread(lambda: _read_all(self._connection, self._path))
+        return await self._on_thread(lambda: _read_records(self._connection, self._path))
 
     async def commit(self, batch: Sequence[Persist]) -> None:
         """Write `batch`, the last record of each key, durably; where this raises `StoreError`, nothing."""
         await self._on_thread(lambda: _write(self._connection, batch, self._path))
+
+    @property
+    def path(self) -> Path:
+        """The database file."""
+        return self._path
+
+    async def with_blocks(self, work: Callable[[Iterator[bytes]], Result]) -> Result:
+        """Run `work` on a thread, with an iterator of all blocks in order of height; only one is in memory.
+
+        Iterating raises `StoreError` where a row does not match its checksum. What `work` raises is raised.
+        """
+
+        def run() -> Result:
+            with closing(self._open_reader().blocks()) as rows:
+                return work(value for _, value in rows)
+
+        if self._closed:
+            raise StoreError(f"{self._path}: the store is closed")
+        return await asyncio.get_running_loop().run_in_executor(self._reading, run)
 
     async def read_blocks(self, first_height: int, last_height: int, max_bytes: int) -> tuple[bytes, ...]:
         """Return the committed blocks from `first_height` on, encoded, up to `last_height` or a gap.
@@ -136,11 +155,14 @@ class Store:
         )
 
     def _read_blocks(self, first_height: int, last_height: int, max_bytes: int) -> tuple[bytes, ...]:
+        # Closed at once: a query that is left open keeps the write-ahead log from being emptied.
+        with closing(self._open_reader().consecutive(first_height, last_height)) as blocks:
+            return durable.first_blocks(blocks, max_bytes)
+
+    def _open_reader(self) -> LedgerReader:
         if self._reader is None:
             self._reader = LedgerReader(_open_for_reading(self._path), self._path)
-        # Closed at once: a query that is left open keeps the write-ahead log from being emptied.
-        with closing(self._reader.consecutive(first_height, last_height)) as blocks:
-            return durable.first_blocks(blocks, max_bytes)
+        return self._reader
 
     def _close_reader(self) -> None:
         if self._reader is not None:
@@ -288,13 +310,9 @@ def _check_layout(connection: sqlite3.Connection, path: Path) -> None:
         raise StoreError(f"{path}: layout {layout}, this version reads layout {_LAYOUT}")
 
 
-def _read_all(connection: sqlite3.Connection, path: Path) -> Records:
+def _read_records(connection: sqlite3.Connection, path: Path) -> Records:
     records: Records = {}
     with _faults_of(path):
-        for height, value, crc in connection.execute("SELECT height, value, crc FROM block ORDER BY height"):
-            key = _height_key(height)
-            _check(crc, BLOCKS, key, value, path)
-            records.setdefault(BLOCKS, {})[key] = value
         rows = connection.execute("SELECT bucket, key, value, crc FROM record ORDER BY bucket, key")
         for bucket, key, value, crc in rows:
             _check(crc, bucket, key, value, path)
@@ -378,7 +396,10 @@ def _checksum(bucket: str, key: bytes, value: bytes) -> int:
 def _check(crc: object, bucket: str, key: object, value: object, path: Path) -> None:
     # A flipped bit in a row's header changes a column's type, so types are not taken for granted either.
     if not (isinstance(key, bytes) and isinstance(value, bytes)) or crc != _checksum(bucket, key, value):
-        raise StoreError(f"{path}: damaged: record {bucket}/{key!r} does not match its checksum")
+        name = f"record {bucket}/{key!r}"
+        if bucket == BLOCKS and isinstance(key, bytes):
+            name = f"block {_height_of(key)}"
+        raise StoreError(f"{path}: damaged: {name} does not match its checksum")
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from protocol.envelope import Statement
 from protocol.jobs import DisputeResult, VerifyResult
 from protocol.ledger import block as blocks
 from protocol.ledger.block import MAX_EVIDENCE, MAX_TRANSACTIONS, BlockBody, Closing, Reason
-from protocol.ledger.settlement import apply_transaction, open_round
+from protocol.ledger.settlement import apply_transaction, draw_now
 from protocol.ledger.state import LedgerState, Phase, PinnedAdvert
 from protocol.messages import AggregateClaim, Contribution, KeyAdvert, Kind, NamedSecret, Reveal, Transaction
 from protocol.params import Challenge
@@ -125,6 +125,9 @@ def applicable_transactions(state: LedgerState, rules: Rules, pool: Pool) -> lis
 
 
 def _open(state: LedgerState, rules: Rules, tally: Tally, pool: Pool, _: Findings) -> BlockBody | None:
+    transactions = tuple(s.cited() for s in applicable_transactions(state, rules, pool))
+    if state.rests:
+        return blocks.OpenBody(Closing((), transactions)) if transactions else None
     adverts = _cite(pool, state.round, Kind.KEY_ADVERT, tally.attested(Kind.KEY_ADVERT))
     if adverts is None:
         return None
@@ -134,9 +137,9 @@ def _open(state: LedgerState, rules: Rules, tally: Tally, pool: Pool, _: Finding
         assert statement is not None
         assert isinstance(statement.body, KeyAdvert)
         pinned.append(PinnedAdvert(peer, statement.body.mask_public, statement.body.seal_public))
-    if open_round(state, rules.params, pinned).learning.phase is not Phase.SHARE:
+    if draw_now(state, rules.params, pinned).learning.phase is not Phase.SHARE and not transactions:
         return None
-    return blocks.OpenBody(Closing(adverts))
+    return blocks.OpenBody(Closing(adverts, transactions))
 
 
 def _setup(

@@ -1,6 +1,7 @@
 """What a node writes down before it acts (docs/PROTOCOL.md section 7, "Durable before it leaves").
 
-Buckets and keys: `block` by height, `statement` by statement id (every own statement, and others'
+Buckets and keys: `block` by height, `snapshot` (the ledger's state after the block that ended the last
+round) under one key, `statement` by statement id (every own statement, and others'
 contributions, whose commitments nobody could give back), `safety` under one key, `secret` by round,
 `share` by round and dealer, `opening` by round and ballot, `residual` and `loss` (the largest loss that this
 node measured of an accepted model) under one key each.
@@ -18,6 +19,7 @@ from protocol.codec import DecodeError, bounded_bytes
 from protocol.events import BlocksRead, ReadBlocks
 
 BLOCK = "block"
+SNAPSHOT = "snapshot"
 STATEMENT = "statement"
 SAFETY = "safety"
 SECRET = "secret"
@@ -27,6 +29,7 @@ RESIDUAL = "residual"
 LOSS = "loss"
 
 SAFETY_KEY = b"safety"
+SNAPSHOT_KEY = b"snapshot"
 RESIDUAL_KEY = b"residual"
 LOSS_KEY = b"loss"
 RECORD_BYTES = 4 << 20

@@ -62,6 +62,7 @@ from protocol.messages import (
 from protocol.negotiation import Negotiation
 from protocol.offences import FOREIGN, HARMLESS
 from protocol.outbox import Outbox
+from protocol.pacing import waits_for_transactions
 from protocol.params import Genesis
 from protocol.pinning import Rules
 from protocol.pool import Pool
@@ -124,6 +125,7 @@ class Engine:
             reject=self._reject,
             checks=self.checks,
         )
+        self.pacing = self.negotiation.readiness.pacing
         self._handlers = self._make_handlers()
         self._now: Millis = 0
         self._look = True
@@ -210,32 +212,52 @@ class Engine:
 
     def _start(self, event: Start) -> None:
         """Take up what survived: the chain, secrets, shares, own statements, and the safety state."""
-        self.lifecycle.load_chain(event.records)
+        self.lifecycle.load_chain(event)
         self.lifecycle.load_secrets(event.records, event.blobs)
         self.lifecycle.begin_round()
         self.lifecycle.load_round(event.records)
         safety = self.lifecycle.load_safety(event.records)
+        self.pacing.begin_life(self._now)
         self._begin_height(safety or Safety(self.chain.height + 1))
         self.outbox.add(SetTimer("repair", self.genesis.params.repair_interval_ms))
         self.outbox.notify(
             "started", height=self.chain.height, round=self.state.round, peer=keys.peer_name(self.me)
         )
         self.reporting.started(self._samples)
+        if waits_for_transactions(self.state):
+            self._tell_waiting()
 
     def _begin_height(self, safety: Safety) -> None:
         """A new phase: fresh clock, fresh agreement, hard deadline running."""
         self.negotiation.begin(safety)
-        self.desk.clock = PhaseClock(safety.height, self._now)
+        hold_ms = self.pacing.hold_ms(self._now)
+        self.desk.clock = PhaseClock(safety.height, self._now + hold_ms, held=hold_ms > 0)
+        if hold_ms:
+            self.outbox.add(SetTimer("hold", hold_ms))
+        else:
+            self.pacing.note_dealing(self._now)
         self._looked_at = looked_at(self.desk)
         self._look = self._due = True
         deadline = hard_deadline_ms(self.state.learning.phase, self.genesis.params)
-        self.outbox.add(SetTimer("late", deadline))
-        for key in ("soft", "view", "witness", "release"):
+        self.outbox.add(SetTimer("late", hold_ms + deadline))
+        for key in ("soft", "view", "witness", "release", *(() if hold_ms else ("hold",))):
             self.outbox.add(CancelTimer(key))
         early = self.negotiation.take_early()
         for peer in sorted(early):
             for statement in early[peer]:
                 self._dispatch(peer, statement)
+
+    def _end_hold(self) -> None:
+        """The phase begins now at this node: deadlines count from here."""
+        clock = self.desk.clock
+        if not clock.held:
+            return
+        clock.held, clock.began_ms = False, self._now
+        self.pacing.note_dealing(self._now)
+        deadline = hard_deadline_ms(self.state.learning.phase, self.genesis.params)
+        self.outbox.add(CancelTimer("hold"))
+        self.outbox.add(SetTimer("late", deadline))
+        self._look = self._due = True
 
     # -- messages ------------------------------------------------------------------------------
 
@@ -297,6 +319,8 @@ class Engine:
             )
         if statement.kind is Kind.CONTRIBUTION:
             self._keep_contribution(statement)
+        if statement.kind is Kind.SHARE_BUNDLE and self.desk.clock.held and self.pacing.is_overtaken():
+            self._end_hold()
         self._due |= statement.sender == self.me or (
             statement.kind in self._looked_at and makes_due(self.desk, statement)
         )
@@ -344,6 +368,8 @@ class Engine:
             return
         key = durable.height_key(block.height)
         self.outbox.persist(durable.BLOCK, key, encode_stored_block(stored))
+        if self.state.round != before.round:
+            self.lifecycle.take_snapshot()
         self._take_cited(block)
         self.outbox.notify(
             "block",
@@ -359,11 +385,29 @@ class Engine:
         if self.state.round != before.round:
             self.lifecycle.end_round(before)
             self.lifecycle.begin_round()
+        elif block.kind is BlockKind.OPEN and self.state.learning.phase is Phase.ADVERT:
+            self.lifecycle.apply_transactions(before)
         elif block.kind is BlockKind.OPEN:
+            self.lifecycle.apply_transactions(before)
             self.lifecycle.begin_round()
         elif block.kind is BlockKind.SETUP:
             share.keep_pinned_packages(self.desk)
+        if waits_for_transactions(self.state) and (
+            not waits_for_transactions(before) or len(self.state.validators) != len(before.validators)
+        ):
+            self._tell_waiting()
+        elif before.rests and not self.state.rests:
+            self.outbox.notify("resumed", round=self.state.round, **_end_of(self.state))
         self._begin_height(Safety(block.height + 1))
+
+    def _tell_waiting(self) -> None:
+        """Say once that no round will be opened, and why."""
+        state = self.state
+        if state.training is not None and state.rests:
+            self.outbox.notify("resting", round=state.round - 1, why=state.training.rest.name.lower())
+        else:
+            # Without a single validator nobody can make a block any more.
+            self.outbox.notify("too_few_validators", round=state.round, validators=len(state.validators))
 
     def _take_cited(self, block: Block) -> None:
         """Statements that a final block pins are held from now on, in place of others of their slots."""
@@ -396,6 +440,8 @@ class Engine:
                 self.negotiation.readiness.send()
             case "late":
                 self.negotiation.readiness.on_late(self._now)
+            case "hold":
+                self._end_hold()
             case "release":
                 self.desk.clock.release = True
             case "witness":
@@ -493,3 +539,8 @@ class Engine:
             return
         self.outbox.publish(0, Kind.TRANSACTION, transaction)
         self._look = self._due = True
+
+
+def _end_of(state: LedgerState) -> dict[str, int]:
+    """Return how far training goes, for a notice."""
+    return {} if state.training is None else {"last_round": state.training.last_round}

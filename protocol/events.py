@@ -14,6 +14,7 @@ from attrs import field, frozen
 
 if TYPE_CHECKING:
     from protocol.jobs import Job, JobResult
+    from protocol.ledger.resume import LedgerPosition
 
 PeerId: TypeAlias = bytes
 Digest: TypeAlias = bytes
@@ -25,10 +26,15 @@ Millis: TypeAlias = int
 
 @frozen
 class Start:
-    """The first event of a life: all records that survived, by bucket and key, and the blobs held."""
+    """The first event of a life: all records that survived, by bucket and key, and the blobs held.
+
+    `ledger`: where the stored chain ends, as `protocol.ledger.resume` finds it; None where nothing is stored.
+    Its buckets, `block` and `snapshot`, are not among the records.
+    """
 
     records: Mapping[str, Mapping[bytes, bytes]]
     blobs: frozenset[Digest] = frozenset()
+    ledger: LedgerPosition | None = field(default=None, repr=False)
 
 
 @frozen

@@ -11,9 +11,9 @@ from protocol.consensus import Safety
 from protocol.duties import share
 from protocol.duties.desk import Desk
 from protocol.envelope import WireError, open_envelope
-from protocol.events import CancelJob, DropBlob, Effect, Persist
-from protocol.ledger.block import decode_stored_block
+from protocol.events import CancelJob, DropBlob, Effect, Persist, Start
 from protocol.ledger.chain import Chain
+from protocol.ledger.resume import encode_snapshot
 from protocol.ledger.state import LedgerState
 from protocol.local import RoundMemory
 from protocol.messages import Transaction, VoteOpening
@@ -42,10 +42,17 @@ class Lifecycle:
 
     # -- a life begins -------------------------------------------------------------------------
 
-    def load_chain(self, records: Records) -> None:
-        """Replay the stored blocks, each checked; raises `ChainError` for a damaged store."""
-        for key in sorted(records.get(durable.BLOCK, {})):
-            self.chain.append(decode_stored_block(records[durable.BLOCK][key]))
+    def load_chain(self, event: Start) -> None:
+        """Take up the ledger where the shell found its end. Raises ValueError for blocks without it."""
+        if event.ledger is not None:
+            self.chain.state, self.chain.head = event.ledger.state, event.ledger.head
+        elif durable.BLOCK in event.records:
+            raise ValueError("a node that has stored blocks starts where they end, not at genesis")
+
+    def take_snapshot(self) -> None:
+        """Write the ledger's state down, behind the block that led to it: a new life begins from there."""
+        record = encode_snapshot(self.chain.head, self.chain.state)
+        self.desk.outbox.persist(durable.SNAPSHOT, durable.SNAPSHOT_KEY, record)
 
     def load_secrets(self, records: Records, blobs: frozenset[bytes]) -> None:
         """Blobs, round seeds and the residual."""
@@ -136,6 +143,12 @@ class Lifecycle:
         self._forget_transactions()
         self._notify_outcome(before)
 
+    def apply_transactions(self, before: LedgerState) -> None:
+        """Forget transactions that an OPEN block applied, and tell what they moved."""
+        if self.chain.state.accounts != before.accounts:
+            self._forget_transactions()
+            self._notify_changes(before)
+
     def _drop_blobs(self, before: LedgerState) -> None:
         desk, after = self.desk, self.chain.state
         for blob in sorted((self._old_blobs - desk.memory.blobs) - kept_models(after)):
@@ -169,16 +182,21 @@ class Lifecycle:
 
     def _notify_outcome(self, before: LedgerState) -> None:
         after, outbox = self.chain.state, self.desk.outbox
-        changed = {
-            keys.peer_name(peer): account.stake_units - old.stake_units
-            for peer, account in after.accounts
-            if (old := before.account(peer)) is not None and old.stake_units != account.stake_units
-        }
-        outbox.notify("settled", round=before.round, changed_units=changed)
+        outbox.notify("settled", round=before.round, changed_units=self._changed(before))
         if after.model_digest != before.model_digest:
             outbox.notify("model", round=before.round, digest=after.model_digest.hex())
         if after.best is not None and after.best != before.best:
             outbox.notify("best_model", round=after.best.round, digest=after.best.digest.hex())
+
+    def _notify_changes(self, before: LedgerState) -> None:
+        self.desk.outbox.notify("transactions", height=self.chain.height, changed_units=self._changed(before))
+
+    def _changed(self, before: LedgerState) -> dict[str, int]:
+        return {
+            keys.peer_name(peer): account.stake_units - old.stake_units
+            for peer, account in self.chain.state.accounts
+            if (old := before.account(peer)) is not None and old.stake_units != account.stake_units
+        }
 
 
 def kept_models(state: LedgerState) -> frozenset[bytes]:

@@ -50,7 +50,10 @@ class RoundMemory:
 
 @define(eq=False)
 class PhaseClock:
-    """How far this node has come with the phase that began with the last block. Milliseconds."""
+    """How far this node has come with the phase that began with the last block. Milliseconds.
+
+    `held`: this node says nothing yet, and `began_ms` is when it will (section 3.9).
+    """
 
     height: int
     began_ms: int
@@ -61,3 +64,4 @@ class PhaseClock:
     witness_set: bool = False
     witness: bool = False
     ready: Statement | None = None
+    held: bool = False

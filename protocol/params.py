@@ -14,6 +14,7 @@ from attrs import Attribute, evolve, field, frozen, validators
 from protocol.codec import LEFT_OUT, bounded_bytes, bytes_of, decode, digest, encode, int_range
 from protocol.ledger.adaptive import AdaptiveGamma
 from protocol.ledger.judgement import Judgement
+from protocol.ledger.pace import Pace
 
 MICRO = 10**6
 """Micro-units in one: of a token, of a loss, of the clipping bound."""
@@ -86,6 +87,7 @@ class ProtocolParams:
     `adaptive_gamma`: where there is one, it sets gamma round by round, and `gamma_units` has its default.
     `judgement`: where there is one, the interim rule judges sums and prices refusals in the place of FLock's
     contract, its tolerance is relative, and `tolerance_micro` has its default.
+    `pace`: the round interval and the end of training; None: rounds follow each other for ever.
 
     Raises `ParamsError` where two choices contradict each other.
     """
@@ -127,6 +129,7 @@ class ProtocolParams:
     # -- options that came later: networks without them are encoded as before -----------------
     adaptive_gamma: AdaptiveGamma | None = field(default=None, metadata=LEFT_OUT)
     judgement: Judgement | None = field(default=None, metadata=LEFT_OUT)
+    pace: Pace | None = field(default=None, metadata=LEFT_OUT)
 
     def __attrs_post_init__(self) -> None:
         if self.blinded and self.challenge is Challenge.CLEAR:
@@ -143,6 +146,8 @@ class ProtocolParams:
             raise ParamsError("gamma_units: adaptive_gamma sets gamma; give one of the two")
         if self.judgement is not None and self.tolerance_micro != DEFAULT_TOLERANCE_MICRO:
             raise ParamsError("tolerance_micro: judgement has a tolerance of its own; give one of the two")
+        if self.pace is not None and self.pace.heeds_done and self.judgement is None:
+            raise ParamsError("pace: heeds_done needs a judgement: voters of FLock's contract cannot say it")
         if self.max_view_timeout_ms < self.view_timeout_ms:
             raise ParamsError("max_view_timeout_ms must not be below view_timeout_ms")
         if self.group_size > 1 << 16:

@@ -16,6 +16,7 @@ from protocol.duties.share import opening_holds
 from protocol.following import Following
 from protocol.ledger.state import Phase
 from protocol.messages import AggregateClaim, Complaint, Kind, Ready
+from protocol.pacing import waits_for_transactions
 from protocol.params import ProtocolParams
 from protocol.pinning import opening_matches
 from protocol.secagg.verification import Verdict
@@ -54,7 +55,7 @@ def is_most(have: int, expected: int) -> bool:
 
 
 COUNTED = {
-    Phase.ADVERT: frozenset({Kind.KEY_ADVERT}),
+    Phase.ADVERT: frozenset({Kind.KEY_ADVERT, Kind.TRANSACTION}),
     Phase.SHARE: frozenset({Kind.SHARE_BUNDLE, Kind.SEALED_SHARES, Kind.COMPLAINT, Kind.SHARE_OPENING}),
     Phase.CONTRIBUTE: frozenset({Kind.CONTRIBUTION, Kind.RECEIPT, Kind.WITNESS}),
     Phase.AGGREGATE: frozenset({Kind.AGGREGATE_CLAIM}),
@@ -192,6 +193,8 @@ class Look:
         return _COUNT[self.phase](self)
 
     def _count_adverts(self) -> tuple[int, int]:
+        if waits_for_transactions(self.state):
+            return 1, 1  # `Pacing.has_to_say` has found one, and there is nothing else to wait for
         return len(self._adverts.values()), len(self.validators)
 
     def _count_shares(self) -> tuple[int, int]:

@@ -19,6 +19,7 @@ from protocol.ledger.block import BLOCK_BYTES, Block
 from protocol.ledger.chain import Chain
 from protocol.ledger.state import Phase
 from protocol.messages import Kind, Ready
+from protocol.pacing import Pacing
 from protocol.progress import (
     COUNTED,
     ONE_MORE,
@@ -44,6 +45,7 @@ class Readiness:
         self.chain = chain
         self.cited = cited
         self.progress = Progress(desk)
+        self.pacing = Pacing(desk)
         self._agreement = agreement
         self._readys: dict[bytes, Statement] = {}
         self._tally: Tally | None = None
@@ -64,6 +66,9 @@ class Readiness:
     def track(self, now: Millis) -> None:
         """Send Ready when everything expected is here; start the soft deadline when most of it is."""
         clock, look = self.desk.clock, self.progress.look
+        if not self.pacing.has_to_say():
+            self._complete, self._counted, self._steps = False, COUNTED[look.phase], 0
+            return
         have, expected = look.count()
         self._complete, self._counted = have >= expected, COUNTED[look.phase]
         if look.phase in PHASES_IN_PARTS:
@@ -129,7 +134,7 @@ class Readiness:
 
     def send(self) -> None:
         """Tell the leader what is held; the view's clock runs from the first time."""
-        if not self.is_validator:
+        if not self.is_validator or not self.pacing.has_to_say():
             return
         clock, outbox, agreement = self.desk.clock, self.desk.outbox, self._agreement()
         first = clock.ready is None

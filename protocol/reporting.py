@@ -196,6 +196,8 @@ def _own_parts(desk: Desk, before: LedgerState, block: Block) -> Iterator[dict[s
         case BlockKind.ABANDON if learning.phase is Phase.CONTRIBUTE and me in learning.sharer_set:
             if pool.get(round_, Kind.CONTRIBUTION, me) is None:
                 yield part("proposer", False, _contribution_step(desk, before))
+        case BlockKind.AGGREGATE if after.claim is not None and after.claim.aggregator == me:
+            yield part("aggregator", True, "")
         case BlockKind.TIMEOUT if learning.aggregator == me:
             yield part("aggregator", False, "aggregation")
         case BlockKind.BALLOT if me in learning.voter_set and after.verdict == Verdict.TRUSTED:

@@ -5,7 +5,8 @@ section 3). The rules look at the block's own content and the parent state alone
 about blobs (a verdict, the digest of a candidate model, a ruling) is checked by the validators that
 hold them, before they vote, and is otherwise vouched for by the block's certificate.
 
-    ADVERT --OPEN--> SHARE --SETUP--> CONTRIBUTE --CONTRIBUTION--> AGGREGATE --AGGREGATE--> BALLOT
+    ADVERT --OPEN--> SHARE, or ADVERT of the same round (transactions only)
+    SHARE --SETUP--> CONTRIBUTE --CONTRIBUTION--> AGGREGATE --AGGREGATE--> BALLOT
     BALLOT --BALLOT--> VOTE (trusted) or DISPUTE;  DISPUTE --DISPUTE--> BALLOT (repaired) or VOTE (void)
     VOTE --OUTCOME--> SHARE or ADVERT of the next round
     AGGREGATE --TIMEOUT--> AGGREGATE (next aggregator)
@@ -25,7 +26,14 @@ from protocol.envelope import Statement, WireError
 from protocol.ledger import block as blocks
 from protocol.ledger.block import Block, Reason
 from protocol.ledger.judgement import Opinion
-from protocol.ledger.settlement import Ballot, end_round, open_round, sortition_weights
+from protocol.ledger.settlement import (
+    Ballot,
+    apply_transactions,
+    draw_now,
+    end_round,
+    reform,
+    sortition_weights,
+)
 from protocol.ledger.state import (
     Fault,
     LedgerState,
@@ -242,14 +250,19 @@ def _open(
     state: LedgerState, body: blocks.OpenBody, tally: Tally, rules: Rules, opener: Opener
 ) -> LedgerState:
     _in_phase(state, Phase.ADVERT)
-    _require(
-        not body.closing.transactions and not body.closing.equivocations,
-        "an OPEN block carries adverts only",
-    )
-    adverts = _adverts(state, body.closing.adverts, tally, rules, opener, round_=state.round)
-    after = open_round(state, rules.params, adverts)
-    _require(after.learning.phase is Phase.SHARE, "too few adverts to open the round")
-    return after
+    _require(not body.closing.equivocations, "evidence stands in the block that ends the round")
+    transactions = _transactions(body.closing, opener)
+    if state.rests:
+        _require(not body.closing.adverts, "the adverts of this round are pinned already")
+    else:
+        adverts = _adverts(state, body.closing.adverts, tally, rules, opener, round_=state.round)
+        drawn = draw_now(state, rules.params, adverts)
+        if drawn.learning.phase is Phase.SHARE:
+            # After the draw: they show in validators and weights one round later.
+            return apply_transactions(drawn, rules.params, transactions)
+    after = reform(state, rules.params, transactions)
+    _require(after is not None, "no roles can be assigned, and no transaction applies")
+    return after or state
 
 
 def _setup(

@@ -179,6 +179,7 @@ def build_world(
             lambda node, member=member: factory(founding, member, node),  # type: ignore[misc]
             filter=(filters or {}).get(member),
             blobs=held,
+            genesis=founding.genesis if factory is make_engine else None,
         )
     if start:
         world.start_all()

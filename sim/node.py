@@ -11,6 +11,8 @@ from attrs import define, evolve, field, frozen
 
 from protocol import durable
 from protocol.events import Digest, Effect, Event, Millis, PeerId, Persist, Start
+from protocol.ledger.resume import start_from
+from protocol.params import Genesis
 from sim.clock import Clock
 from sim.filters import Filter
 
@@ -50,6 +52,7 @@ class Node:
 
     `performed` counts effects over all lives. Of the planned crashes, `crash_next` counts the effects of the
     next event, `crash_at` those of all lives. `honest` nodes are those that the invariants speak of.
+    `genesis`: of the ledger that a life begins from, None for a toy that has none.
     """
 
     index: int
@@ -58,6 +61,7 @@ class Node:
     entropy: Random = field(repr=False)
     filter: Filter | None = None
     honest: bool = True
+    genesis: Genesis | None = field(default=None, repr=False)
     # durable
     records: dict[str, dict[bytes, bytes]] = field(factory=dict, repr=False)
     blobs: dict[Digest, bytes] = field(factory=dict, repr=False)
@@ -100,9 +104,14 @@ class Node:
         return self.engine is None and not self.starting
 
     def start_event(self) -> Start:
-        """What a new life finds: copies, so that nothing undone by the crash can leak through a reference."""
+        """What a new life finds: copies, so that nothing undone by the crash can leak through a reference.
+
+        Raises `ChainError` for a damaged ledger.
+        """
         records = {bucket: dict(rows) for bucket, rows in self.records.items()}
-        return Start(records, frozenset(self.blobs))
+        if self.genesis is None:
+            return Start(records, frozenset(self.blobs))
+        return start_from(self.genesis, records, frozenset(self.blobs))
 
     def persist(self, effect: Persist) -> None:
         rows = self.records.setdefault(effect.bucket, {})

@@ -92,7 +92,7 @@ def event_text(event: Event, name: Callable[[PeerId], str]) -> str:
             return f"up {name(peer)}"
         case PeerDown(peer):
             return f"down {name(peer)}"
-        case Start(records, blobs):
+        case Start(records, blobs, _):
             counts = ",".join(f"{bucket}:{len(records[bucket])}" for bucket in sorted(records))
             return f"start {counts} blobs:{len(blobs)}"
         case Command(transaction):

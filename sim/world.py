@@ -40,6 +40,8 @@ from protocol.events import (
     SetTimer,
     TimerFired,
 )
+from protocol.ledger.chain import ChainError
+from protocol.params import Genesis
 from sim.clock import Clock
 from sim.connections import Connections
 from sim.errors import (
@@ -158,10 +160,12 @@ class World(Injection):
         filter: Filter | None = None,
         honest: bool | None = None,
         blobs: Iterable[tuple[Digest, bytes]] = (),
+        genesis: Genesis | None = None,
     ) -> Node:
         """A node that is down until `start`. A second one with the same key is its twin; neither is honest.
 
-        `make_engine` is called once for each life. `honest` defaults to whether there is no filter.
+        `make_engine` is called once for each life, which begins from the ledger of `genesis`, if any.
+        `honest` defaults to whether there is no filter.
         """
         node = Node(
             index=len(self.nodes),
@@ -171,6 +175,7 @@ class World(Injection):
             filter=filter,
             honest=filter is None if honest is None else honest,
             blobs=dict(blobs),
+            genesis=genesis,
         )
         twins = self._by_peer.setdefault(peer, [])
         twins.append(node)
@@ -411,7 +416,11 @@ class World(Injection):
             return
         node.clock = Clock(self.now, node.entropy.randrange(CLOCK_SPREAD_MS), node.clock_rate)
         node.engine = node.make_engine(node)
-        self._deliver(node, node.start_event())
+        try:
+            start = node.start_event()
+        except ChainError as error:
+            raise EngineRaisedError(self, f"node {node.index} finds its ledger damaged: {error}") from error
+        self._deliver(node, start)
         for other in self.nodes:
             self._connections.connect_soon(node, other)
 

@@ -194,16 +194,36 @@ class PeerTraffic:
 
 
 @frozen
+class Dial:
+    """How dialling a peer went last, and how often in a row it has failed.
+
+    `is_refused`: the peer was reached, and ended the connection before it could be used; else it was not
+    reached. Where nothing failed, the peer was not dialled yet or the last attempt succeeded.
+    """
+
+    failures: int = 0
+    is_refused: bool = False
+
+    @property
+    def words(self) -> str:
+        """The outcome in words."""
+        if not self.failures:
+            return "not dialled"
+        return "ends the connection" if self.is_refused else "not reached"
+
+
+@frozen
 class TransportStats:
     """Counters since construction: traffic per peer, refusals per reason, restarts of the network layer.
 
-    `standings` are those of the moment.
+    `standings` and `dials` are those of the moment.
     """
 
     peers: Mapping[PeerId, PeerTraffic]
     rejects: Mapping[str, int]
     restarts: int
     standings: Mapping[PeerId, Standing]
+    dials: Mapping[PeerId, Dial] = field(factory=dict)
 
 
 @define
@@ -223,6 +243,14 @@ class Counters:
     restarts: int = 0
     _tallies: dict[PeerId, _Tally] = field(factory=dict)
     _rejects: Counter[str] = field(factory=Counter)
+    dials: dict[PeerId, Dial] = field(factory=dict)
+
+    def dialled(self, peer: PeerId, *, is_refused: bool | None) -> None:
+        """Note how an attempt to reach a peer ended: None for a link that carries messages."""
+        if is_refused is None:
+            self.dials.pop(peer, None)
+        else:
+            self.dials[peer] = Dial(self.dials.get(peer, Dial()).failures + 1, is_refused)
 
     def of(self, peer: PeerId) -> _Tally:
         tally = self._tallies.get(peer)
@@ -258,7 +286,7 @@ class Counters:
     def snapshot(self, standings: Standings) -> TransportStats:
         peers = {peer: PeerTraffic(**attrs.asdict(tally)) for peer, tally in self._tallies.items()}
         now = standings.all(time.monotonic())
-        return TransportStats(peers, dict(self._rejects), self.restarts, now)
+        return TransportStats(peers, dict(self._rejects), self.restarts, now, dict(self.dials))
 
 
 class Dispatcher:

@@ -214,6 +214,7 @@ class Host:
             link.close("disconnected")
 
     def link_up(self, link: Link) -> None:
+        self._counters.dialled(link.peer, is_refused=None)
         self._dispatcher.peer_up(link.peer)
 
     def link_down(self, link: Link) -> None:
@@ -222,6 +223,8 @@ class Host:
             del self.links[link.peer]
         if link.was_up:
             self._dispatcher.peer_down(link.peer)
+        elif link.dialled:
+            self._counters.dialled(link.peer, is_refused=True)
         if self._gossip is not None and self._nursery is not None:
             self._nursery.start_soon(self._gossip.forget, link.connection.muxed_conn.peer_id)
 
@@ -275,6 +278,7 @@ class Host:
         member = self._roster.get(peer)
         if member is None:
             return None
+        self._swarm.unfinished.discard(libp2p_id(peer))
         try:
             endpoint = parse_address(member.address)
             with trio.fail_after(self._options.dial_timeout_s):
@@ -282,8 +286,10 @@ class Host:
                 return self.adopt(await self._swarm.dial_addr(address, libp2p_id(peer)))
         except InvalidAddressError:
             self._counters.reject("bad-address")
+            self._counters.dialled(peer, is_refused=False)
             await trio.sleep(_LONGEST_PAUSE_S)
         except Exception:
+            self._counters.dialled(peer, is_refused=libp2p_id(peer) in self._swarm.unfinished)
             _log.debug("dialling %s failed", short_name(peer), exc_info=True)
         return None
 

@@ -116,7 +116,21 @@ class MemberSwarm(Swarm):  # type: ignore[misc]
         super().__init__(*arguments, **options)
         self._counters = counters
         self._upgrading = 0
+        self.unfinished: set[Any] = set()
+        """Peers that were reached when they were dialled last, and whose handshake has not ended well."""
         self.auto_connector = _NoAutoConnector(self)
+
+    async def upgrade_outbound_raw_conn(self, raw_conn: Any, peer_id: Any, pre_scope: Any = None) -> Any:
+        """Upgrade, and remember a peer that was reached and ended the connection before that was done."""
+        self.unfinished.add(peer_id)
+        try:
+            connection = await super().upgrade_outbound_raw_conn(raw_conn, peer_id, pre_scope)
+        except Exception as error:
+            if isinstance(_root_cause(error), AdmissionRefusedError):
+                self.unfinished.discard(peer_id)  # it is this node that refuses
+            raise
+        self.unfinished.discard(peer_id)
+        return connection
 
     async def upgrade_inbound_raw_conn(self, raw_conn: Any, maddr: Any) -> Any:
         """Upgrade, then stay until the connection is over.

@@ -47,6 +47,7 @@ WEIGHTS: Final[Mapping[str, float]] = {
     "share": 10.0,
     # Forged, or no message at all: nothing that an honest sender signs arrives like this.
     "oversize": 20.0,
+    "unasked-chunk": 20.0,
     "flood": 20.0,
     "second-message-stream": 20.0,
     "malformed-gossip": 20.0,

@@ -22,7 +22,7 @@ def advertise(desk: Desk) -> None:
 
 def share(desk: Desk) -> None:
     round_, memory = desk.state.round, desk.memory
-    if not desk.is_proposer:
+    if not desk.is_proposer or desk.clock.held:
         return
     if memory.dealt is None:
         desk.run("deal", DealJob(desk.context, desk.index(desk.me), desk.my_secrets()))

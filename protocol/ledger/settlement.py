@@ -24,6 +24,7 @@ from protocol.ledger.economy import (
     settle_vote,
 )
 from protocol.ledger.judgement import BestModel, Judgement, Opinion, grade_of, is_improvement
+from protocol.ledger.pace import Training
 from protocol.ledger.state import (
     Account,
     Fault,
@@ -279,6 +280,62 @@ def bond_units(state: LedgerState, params: ProtocolParams, peer: bytes) -> int:
     return params.fault_penalty_units if peer in state.validators else 0
 
 
+def reform(
+    state: LedgerState, params: ProtocolParams, transactions: Iterable[Statement]
+) -> LedgerState | None:
+    """§3.9. Return the state after an OPEN block without roles, or None if no transaction applies.
+
+    The round stays; who is a validator counts from the next block on. Where training rested and has been paid
+    for, the round opens instead, with the roles that were pinned before its beacon was known.
+    """
+    after = _transact(state, params, transactions)
+    if after.accounts == state.accounts:
+        return None
+    if state.rests and not after.rests:
+        return after
+    return evolve(
+        after,
+        validators=active_validators(after.accounts, params.min_stake_units),
+        learning=evolve(after.learning, reformed=True),
+    )
+
+
+def _transact(state: LedgerState, params: ProtocolParams, transactions: Iterable[Statement]) -> LedgerState:
+    """Return the state after these transactions; a FUND that pays for rounds ends the rest of training."""
+    after = apply_transactions(state, params, transactions)
+    if not state.rests or params.pace is None or state.training is None:
+        return after
+    brought = after.pool_units - state.pool_units
+    training = state.training.after_funding(params.pace, round_=state.round, units=brought)
+    after = evolve(after, training=training)
+    return after if after.rests else _wake(after, params, training)
+
+
+def _wake(state: LedgerState, params: ProtocolParams, training: Training) -> LedgerState:
+    """Return the state in which training goes on; its roles were pinned before the beacon was known."""
+    assert params.pace is not None
+    if params.pace.rounds:
+        paid = training.last_round - state.round + 1
+        state = evolve(state, pool_rounds_left=max(state.pool_rounds_left, paid))
+    reformed = state.learning.reformed
+    state = open_round(state, params, state.learning.next_adverts, state.learning.next_weights)
+    if state.learning.phase is Phase.ADVERT:
+        return evolve(state, learning=evolve(state.learning, reformed=reformed))
+    return state
+
+
+def equal_weights(state: LedgerState, adverts: Iterable[PinnedAdvert]) -> tuple[tuple[bytes, int], ...]:
+    """§3.1. Return the weights of a reformed round: what moves while the beacon is known counts nothing."""
+    return tuple((advert.peer, 1) for advert in eligible_adverts(adverts, state.validators))
+
+
+def draw_now(state: LedgerState, params: ProtocolParams, adverts: Iterable[PinnedAdvert]) -> LedgerState:
+    """§3.1. Return the state after a draw of this round's roles from these adverts, if they suffice."""
+    adverts = tuple(adverts)
+    weights = equal_weights(state, adverts) if state.learning.reformed else None
+    return open_round(state, params, adverts, weights)
+
+
 def eligible_adverts(
     adverts: Iterable[PinnedAdvert], validators: tuple[bytes, ...]
 ) -> tuple[PinnedAdvert, ...]:
@@ -346,6 +403,7 @@ def end_round(
     `ballot` None: the round ended without a vote. The height is the caller's to move. Transactions come
     last: they show in the validators and weights of the round after the next, whose beacon nobody knows.
     """
+    before = state
     contributors = [contribution.peer for contribution in state.learning.contributors]
     if ballot is not None:
         state = settle_ballot(state, params, ballot)
@@ -357,9 +415,51 @@ def end_round(
         state,
         beacon=next_beacon(state, check_seeds),
         round=state.round + 1,
-        pool_rounds_left=max(1, state.pool_rounds_left - 1),
+        pool_rounds_left=_pool_rounds_left(state, params),
         validators=active_validators(state.accounts, params.min_stake_units),
+        training=training_after(before, state, params, ballot),
         learning=RoundState(Phase.ADVERT),
     )
-    state = open_round(state, params, adverts, weights)
-    return apply_transactions(state, params, transactions)
+    if not state.rests:
+        return apply_transactions(open_round(state, params, adverts, weights), params, transactions)
+    pinned = RoundState(
+        Phase.ADVERT, next_pinned=True, next_adverts=tuple(adverts), next_weights=tuple(weights or ())
+    )
+    state = evolve(state, learning=pinned)
+    # A FUND in the very block that ends training pays for more of it.
+    return _transact(state, params, transactions)
+
+
+def _pool_rounds_left(state: LedgerState, params: ProtocolParams) -> int:
+    """§6. Return over how many rounds the pool is paid out: without an end the share stays the same."""
+    if params.pace is not None and not params.pace.rounds:
+        return state.pool_rounds_left
+    return max(1, state.pool_rounds_left - 1)
+
+
+def training_after(
+    before: LedgerState, settled: LedgerState, params: ProtocolParams, ballot: Ballot | None
+) -> Training | None:
+    """§3.9. Return the training state after the round of `before`, which the vote settled as in `settled`."""
+    if params.pace is None or before.training is None:
+        return before.training
+    judged = ballot is not None and any(ballot.votes.values())
+    return before.training.after_round(
+        params.pace,
+        ended=before.round,
+        judged=judged,
+        better=is_better(before, settled),
+        done=ballot is not None and says_done(before, ballot),
+    )
+
+
+def is_better(before: LedgerState, settled: LedgerState) -> bool:
+    """§3.9. Return whether the vote found a better model than any before."""
+    if before.best is None:
+        return settled.model_digest != before.model_digest
+    return settled.best != before.best
+
+
+def says_done(state: LedgerState, ballot: Ballot) -> bool:
+    """§3.9. Return whether more than half of all voters of the round said that the task is done."""
+    return 2 * sum(opinion.done for opinion in ballot.opinions.values()) > len(state.learning.voters)

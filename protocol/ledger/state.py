@@ -10,6 +10,7 @@ from attrs import field, frozen
 from protocol.codec import LEFT_OUT, digest, encode
 from protocol.ledger.adaptive import Tally
 from protocol.ledger.judgement import BestModel
+from protocol.ledger.pace import Rest, Training
 from protocol.messages import NamedSecret
 from protocol.params import Genesis
 from protocol.sortition import Roles
@@ -105,7 +106,10 @@ class PinnedFault:
 
 @frozen
 class RoundState:
-    """One learning round as far as the ledger knows it. Tuples of peers run in the order of peers."""
+    """One learning round as far as the ledger knows it. Tuples of peers run in the order of peers.
+
+    `reformed`: an OPEN block of this round applied transactions and drew no roles.
+    """
 
     phase: Phase
     adverts: tuple[PinnedAdvert, ...] = ()
@@ -128,6 +132,7 @@ class RoundState:
     next_pinned: bool = False
     next_adverts: tuple[PinnedAdvert, ...] = ()
     next_weights: tuple[tuple[bytes, int], ...] = ()
+    reformed: bool = field(default=False, metadata=LEFT_OUT)
 
     def advert_of(self, peer: bytes) -> PinnedAdvert | None:
         return next((advert for advert in self.adverts if advert.peer == peer), None)
@@ -167,6 +172,7 @@ class LedgerState:
 
     `tallies`: of the last rounds that voted, oldest first, where the network has an adaptive gamma.
     `best`: the best model so far, where the network has the interim rule of judgement.
+    `training`: how far it has come and whether it rests, where the network has a pace.
     """
 
     height: int
@@ -182,6 +188,7 @@ class LedgerState:
     learning: RoundState = field(repr=False)
     tallies: tuple[Tally, ...] = field(default=(), repr=False, metadata=LEFT_OUT)
     best: BestModel | None = field(default=None, metadata=LEFT_OUT)
+    training: Training | None = field(default=None, metadata=LEFT_OUT)
 
     def account(self, peer: bytes) -> Account | None:
         return self._account_of.get(peer)
@@ -197,6 +204,11 @@ class LedgerState:
     def is_validator(self, peer: bytes) -> bool:
         """Has it a vote?"""
         return peer in self.validator_set
+
+    @property
+    def rests(self) -> bool:
+        """Return whether training rests: no round is opened until it is paid for (section 3.9)."""
+        return self.training is not None and self.training.rest is not Rest.NONE
 
     @cached_property
     def leaders(self) -> tuple[bytes, ...]:
@@ -246,4 +258,5 @@ def genesis_state(genesis: Genesis) -> LedgerState:
         validators=active_validators(accounts, genesis.params.min_stake_units),
         learning=RoundState(Phase.ADVERT),
         best=BestModel(0, genesis.model_digest) if judged else None,
+        training=None if genesis.params.pace is None else genesis.params.pace.begin(),
     )

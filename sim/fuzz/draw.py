@@ -15,9 +15,10 @@ from attrs import define, evolve
 from protocol.codec import digest
 from protocol.ledger.adaptive import AdaptiveGamma
 from protocol.ledger.judgement import Judgement
+from protocol.ledger.pace import Pace
 from protocol.ledger.state import Phase
-from protocol.messages import Kind
-from protocol.params import PROFILES, ProtocolParams, Sparsify
+from protocol.messages import Kind, TransactionKind
+from protocol.params import MICRO, PROFILES, ProtocolParams, Sparsify
 from protocol.sortition import default_roles
 from sim.adversaries.registry import BEHAVIOURS
 from sim.scenario.manifest import (
@@ -85,6 +86,8 @@ class _Draw:
         faults = [
             self._fault() for _ in range(r.choice((0, 1, 1, 2, 2, 3, 4)) if cast else r.choice((1, 2, 3, 4)))
         ]
+        # From a stream of their own, so that all else that is drawn from a seed stays what it was.
+        orders = self._orders(Random(f"orders {self.seed}"))
         return Scenario(
             name=f"drawn-{self.seed}",
             about="Drawn at random.",
@@ -98,7 +101,7 @@ class _Draw:
             params=self._params(profile),
             link=self._link(),
             nodes=tuple(cast),
-            faults=tuple(fault for fault in faults if fault is not None),
+            faults=(*(fault for fault in faults if fault is not None), *orders),
             expect=Expectation(ended=0),
         )
 
@@ -126,7 +129,44 @@ class _Draw:
         apart = Random(f"judgement {self.seed}")
         if apart.random() < 0.4:
             changes["judgement"] = Judgement(tolerance_permille=apart.choice((1, 100, 2_000)))
+        apart = Random(f"pace {self.seed}")
+        if apart.random() < 0.2:
+            changes["pace"] = Pace(
+                interval_ms=apart.choice((0, 500, 5_000)),
+                rounds=apart.choice((0, 1, 2)),
+                patience=apart.choice((0, 1, 2)),
+                heeds_done=apart.random() < 0.5 and "judgement" in changes,
+                resume_units=apart.choice((0, MICRO, 2 * MICRO)),
+            )
         return evolve(params, **changes)
+
+    def _orders(self, apart: Random) -> list[Fault]:
+        """What operators ask for. A member that leaves counts as one that is faulty for good."""
+        orders: list[Fault] = []
+        while apart.random() < 0.3:
+            kind = apart.choice((TransactionKind.TRANSFER, TransactionKind.FUND, TransactionKind.LEAVE))
+            who = (Selector(Part.NODE, apart.randrange(self.nodes)),)
+            at_s = round(apart.uniform(0.0, 60.0), 2)
+            if kind is TransactionKind.LEAVE:
+                free = [number for number in range(self.nodes) if number not in self.taken]
+                if not self.spare or not free:
+                    continue
+                who = (Selector(Part.NODE, apart.choice(free)),)
+                self.taken, self.spare = (*self.taken, who[0].number), self.spare - 1
+            orders.append(
+                Fault(
+                    do=FaultKind.ORDER,
+                    who=who,
+                    order=kind,
+                    tokens=0.0 if kind is TransactionKind.LEAVE else apart.choice((0.5, 2.0, 5.0)),
+                    to=(Selector(Part.ALL),) if kind is TransactionKind.TRANSFER else (),
+                    at_s=at_s,
+                )
+            )
+            if kind is TransactionKind.LEAVE and apart.random() < 0.5:
+                again = Fault(do=FaultKind.ORDER, who=who, order=TransactionKind.JOIN, at_s=at_s + 30.0)
+                orders.append(again)
+        return orders
 
     def _link(self) -> LinkTable:
         r = self.random

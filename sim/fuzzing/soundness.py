@@ -27,6 +27,7 @@ from protocol.offences import OFFENCES
 TIMER_KEYS = {"soft", "witness", "release", "late", "view", "repair"}
 BUCKETS = {
     durable.BLOCK,
+    durable.SNAPSHOT,
     durable.STATEMENT,
     durable.SAFETY,
     durable.SECRET,

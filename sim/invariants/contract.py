@@ -12,8 +12,8 @@ from collections.abc import Iterable, Mapping
 from attrs import define
 
 from flocknode.observe.ledger import Step
-from protocol.ledger.block import AbortBody, Closing, OutcomeBody, decode_body
-from protocol.ledger.state import Account, Fault, LedgerState
+from protocol.ledger.block import AbortBody, Closing, OpenBody, OutcomeBody, decode_body
+from protocol.ledger.state import Account, Fault, LedgerState, Phase
 from protocol.messages import Transaction, TransactionKind, VoteOpening
 from protocol.params import ProtocolParams
 from sim.invariants.base import InvariantError
@@ -105,9 +105,19 @@ class _Book:
             price = unopened if fault is Fault.UNOPENED_VOTE else self.params.fault_penalty_units
             self.treasury += self.pay(peer, price)
 
+    def end(self) -> None:
+        """A round less to pay for, where there is an end; and who votes in the next one."""
+        if self.params.pace is None or self.params.pace.rounds:
+            self.rounds_left = max(1, self.rounds_left - 1)
+        self.freeze()
+
+    def wake(self, paid: int) -> None:
+        """The pool lasts at least as long as the rounds that somebody paid for, where there is an end."""
+        if self.params.pace is not None and self.params.pace.rounds:
+            self.rounds_left = max(self.rounds_left, paid)
+
     def freeze(self) -> None:
-        """Who votes in the next round."""
-        self.rounds_left = max(1, self.rounds_left - 1)
+        """Who has a vote from here on."""
         self.validators = tuple(
             sorted(p for p, r in self.rows.items() if r.member and r.stake >= self.params.min_stake_units)
         )
@@ -154,6 +164,13 @@ class Contract:
         if step.after.round != step.before.round:
             assert isinstance(body, OutcomeBody | AbortBody), f"{where} ends a round"
             _settle(book, step.before, body)
+        elif isinstance(body, OpenBody):
+            _transact(book, body.closing)
+            if step.after.learning.phase is Phase.ADVERT and not _wakes(step):
+                book.freeze()
+        if _wakes(step):
+            assert step.after.training is not None
+            book.wake(step.after.training.last_round - step.after.round + 1)
         found = _open(self._params, step.after)
         for name in ("treasury", "pool", "rounds_left", "model", "previous_model", "validators", "tallies"):
             if getattr(found, name) != getattr(book, name):
@@ -199,8 +216,24 @@ def _settle(book: _Book, state: LedgerState, body: OutcomeBody | AbortBody) -> N
         for peer in members:
             book.treasury += book.pay(peer, book.params.void_fee_units)
         book.suspect(members, 1)
-    book.freeze()
-    for data in body.closing.transactions:
+    book.end()
+    _transact(book, body.closing)
+
+
+def _wakes(step: Step) -> bool:
+    """Whether this block ends the rest of training, or a rest that would have begun with it."""
+    after = step.after.training
+    return (
+        after is not None
+        and after.paid
+        and after != step.before.training
+        and after.stale == 0
+        and (step.before.training is None or step.before.training.last_round != after.last_round)
+    )
+
+
+def _transact(book: _Book, closing: Closing) -> None:
+    for data in closing.transactions:
         statement = read_statement(data)
         assert isinstance(statement.body, Transaction)
         book.transact(statement.sender, statement.body)

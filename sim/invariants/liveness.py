@@ -36,5 +36,6 @@ def view_bound_ms(params: ProtocolParams, validators: int) -> Millis:
 def round_bound_ms(params: ProtocolParams, validators: int) -> Millis:
     """A round ends within this: each phase is given up in time, and each block takes a few views."""
     phases = [*LONGEST_WAY, *[Phase.AGGREGATE] * params.max_attempts]
+    held_ms = 0 if params.pace is None else params.pace.interval_ms
     views = view_bound_ms(params, validators)
-    return sum(give_up_ms(phase, params) + views + params.repair_interval_ms for phase in phases)
+    return held_ms + sum(give_up_ms(phase, params) + views + params.repair_interval_ms for phase in phases)

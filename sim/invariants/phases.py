@@ -15,7 +15,7 @@ from protocol.ledger.state import Phase, RoundState
 from sim.invariants.base import InvariantError
 
 ARROWS: Mapping[tuple[Phase, BlockKind], tuple[Phase, ...]] = {
-    (Phase.ADVERT, BlockKind.OPEN): (Phase.SHARE,),
+    (Phase.ADVERT, BlockKind.OPEN): (Phase.SHARE, Phase.ADVERT),
     (Phase.SHARE, BlockKind.SETUP): (Phase.CONTRIBUTE,),
     (Phase.CONTRIBUTE, BlockKind.CONTRIBUTION): (Phase.AGGREGATE,),
     (Phase.AGGREGATE, BlockKind.TIMEOUT): (Phase.AGGREGATE,),
@@ -55,6 +55,8 @@ class Phases:
             return
         if after.learning.phase not in ARROWS.get(move, ()):
             raise InvariantError(f"{where} leads to {after.learning.phase.name}")
+        if move == (Phase.ADVERT, BlockKind.OPEN) and after.learning.phase is Phase.SHARE:
+            return  # what was pinned for this round has been used
         _check_pinned(before.learning, after.learning, where)
         if kind in PINS_ADVERTS and not after.learning.next_pinned:
             raise InvariantError(f"{where} leaves the next round's adverts open")

@@ -58,7 +58,8 @@ class Pins:
         where = f"round {state.round}: {block.kind.name}"
         match body:
             case blocks.OpenBody():
-                _same(where, "adverts", senders_of(body.closing.adverts), self._adverts(readys))
+                wanted = [] if state.rests else self._adverts(readys)
+                _same(where, "adverts", senders_of(body.closing.adverts), wanted)
             case blocks.SetupBody():
                 self._check_setup(where, readys, body)
             case blocks.ContributionBody():

@@ -38,13 +38,21 @@ class Roles:
             adverts = [(a.peer, a.mask_public, a.seal_public) for a in learning.next_adverts]
             if dict(learning.next_weights) != _weights(before, adverts):
                 raise InvariantError(f"round {before.round}: the weights that were pinned are not the stakes")
+        if after.rests:
+            if learning.roles is not None or learning.phase is not Phase.ADVERT:
+                raise InvariantError(f"round {after.round} is opened while training rests")
+            return
         if after.round != before.round or before.learning.phase is Phase.ADVERT:
             self._check_draw(step)
 
     def _check_draw(self, step: Step) -> None:
         after = step.after
         adverts, weights = _pinned(step)
-        usable = _eligible(adverts, after.validators)
+        if step.before.learning.reformed and not step.before.learning.next_pinned:
+            weights = dict.fromkeys(weights, 1)
+        # Transactions show in who is a validator after the draw only.
+        voting = step.before.validators if after.round == step.before.round else after.validators
+        usable = _eligible(adverts, voting)
         drawn = self._draw(after, {peer: w for peer, w in weights.items() if peer in usable})
         roles = after.learning.roles
         found = None if roles is None else (roles.proposers, roles.aggregators, roles.voters)

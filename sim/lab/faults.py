@@ -7,8 +7,12 @@ from random import Random
 
 from attrs import define, evolve, field, frozen
 
+from flocknode import spool
 from flocknode.demo.fleet import Fleet
+from protocol.codec import encode
 from protocol.ledger.state import LedgerState
+from protocol.messages import Transaction
+from protocol.params import MICRO
 from sim.lab.damage import Disks, corrupt_store, start_over, truncate_store
 from sim.lab.delay import DelayBoard
 from sim.lab.links import Links, Shape, Trouble, partition
@@ -74,6 +78,7 @@ class Faults:
     starved: set[int] = field(factory=set, init=False)
     """Nodes that have no room on their disk, or had none when they ended."""
     _undo: dict[int, Callable[[], None]] = field(factory=dict, init=False)
+    _nonces: dict[int, int] = field(factory=dict, init=False)
 
     def __attrs_post_init__(self) -> None:
         self.timeline = Timeline(self.scenario_faults)
@@ -108,7 +113,11 @@ class Faults:
             to=select(fault.to, parts, self.random),
             groups=tuple(select(group, parts, self.random) for group in fault.groups),
         )
-        undo = self._carry_out(fault, blow)
+        if fault.do is FaultKind.ORDER:
+            self._order(fault, blow, state)
+            undo = None
+        else:
+            undo = self._carry_out(fault, blow)
         strike = len(self.blows)
         self.blows.append(blow)
         self.on_event(f"{blow}, in round {state.round} / {phase}")
@@ -141,6 +150,18 @@ class Faults:
                 return self._fill_disks(blow.who)
             case _:
                 return self._trouble(trouble_of(fault, blow, self.links.count))
+
+    def _order(self, fault: Fault, blow: Blow, state: LedgerState) -> None:
+        """Leave a transaction for each node, with the nonce after all that were left before."""
+        peers = {number: peer for peer, number in self.network.numbers.items()}
+        assert fault.order is not None
+        for node in blow.who:
+            account = state.account(peers[node])
+            nonce = max(self._nonces.get(node, 0), 0 if account is None else account.nonce)
+            self._nonces[node] = nonce + 1
+            recipient = peers[blow.to[0] if blow.to else node]
+            order = Transaction(fault.order, nonce, recipient, round(fault.tokens * MICRO))
+            spool.submit(self.network.paths[node], encode(order))
 
     # -- processes -------------------------------------------------------------------------------
 

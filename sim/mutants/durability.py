@@ -5,12 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from attrs import evolve
+
 from protocol import durable
+from protocol.codec import decode
 from protocol.duties import results
 from protocol.duties.desk import Desk
 from protocol.events import Persist
+from protocol.ledger import resume as resume_module
+from protocol.ledger.resume import LedgerPosition
+from protocol.ledger.state import LedgerState
 from protocol.lifecycle import Lifecycle, Records
 from protocol.outbox import Outbox
+from protocol.params import Genesis
 from protocol.repair import Repair
 from sim.mutants.planting import Hunter, Mutant, Swap
 
@@ -71,6 +78,31 @@ def _safety_unread(right: Any) -> Any:
     return load_safety
 
 
+def _snapshot_first(right: Callable[..., None]) -> Any:
+    def take_snapshot(self: Lifecycle) -> None:
+        right(self)
+        effects = self.desk.outbox.effects
+        effects[-2:] = [effects[-1], effects[-2]]
+
+    return take_snapshot
+
+
+def _old_snapshot(right: Callable[..., bytes]) -> Any:
+    def encode_snapshot(head: bytes, state: LedgerState) -> bytes:
+        return right(head, evolve(state, height=state.height - 1))
+
+    return encode_snapshot
+
+
+def _tail_unread(right: Callable[..., LedgerPosition]) -> Any:
+    def resume(genesis: Genesis, snapshot: bytes | None, blocks: Any) -> LedgerPosition:
+        if snapshot is None:
+            return right(genesis, snapshot, blocks)
+        return decode(LedgerPosition, snapshot, durable.RECORD_BYTES)
+
+    return resume
+
+
 def _never_answers(right: Any) -> Any:
     def send_statements(self: Repair, peer: bytes, statements: Any) -> None:
         return None
@@ -121,6 +153,30 @@ DURABILITY = (
         caught_by="conduct",
         swaps=(Swap(Lifecycle, "load_safety", _safety_unread),),
         hunters=(Hunter(manifest="restarted-leader"),),
+    ),
+    Mutant(
+        name="snapshot-before-its-block",
+        about="a snapshot of the state is written down in front of the block that led to it",
+        breaks='7.3: "behind the block that ends a round a node writes a snapshot"',
+        caught_by="resumption",
+        swaps=(Swap(Lifecycle, "take_snapshot", _snapshot_first),),
+        hunters=(Hunter(manifest="calm"),),
+    ),
+    Mutant(
+        name="snapshot-of-another-state",
+        about="a snapshot is not of the state that its block leads to",
+        breaks='7.3: "a snapshot of the state that it led to"',
+        caught_by="resumption",
+        swaps=(Swap(resume_module, "encode_snapshot", _old_snapshot),),
+        hunters=(Hunter(manifest="calm"),),
+    ),
+    Mutant(
+        name="blocks-behind-a-snapshot-unread",
+        about="a new life begins at its snapshot and forgets the blocks behind it",
+        breaks='7.3: "At start a node takes up the state that its last stored block leads to"',
+        caught_by="resumption",
+        swaps=(Swap(resume_module, "resume", _tail_unread),),
+        hunters=(Hunter(manifest="restarted-in-round-two"),),
     ),
     Mutant(
         name="repair-never-answers",

@@ -22,7 +22,8 @@ from flocknode.learning.task import PARTITIONS, TASK_NAMES
 from flocknode.tables import Record, read_record
 from protocol.ledger.adaptive import AdaptiveGamma
 from protocol.ledger.judgement import Judgement
-from protocol.messages import STATEMENT_KINDS, Kind
+from protocol.ledger.pace import Pace
+from protocol.messages import STATEMENT_KINDS, Kind, TransactionKind
 from protocol.params import PROFILES, ParamsError, ProtocolParams
 from protocol.sortition import SortitionError, default_roles
 from sim.scenario.expectations import Expectation as Expectation
@@ -35,7 +36,7 @@ TABLES = ("name", "about", "network", "link", "params", "nodes", "faults", "expe
 MAX_NODES = 256
 MAX_ROUNDS = 10_000
 DAY_S = 86_400.0
-OPTIONS: Mapping[str, type[Any]] = {"adaptive_gamma": AdaptiveGamma, "judgement": Judgement}
+OPTIONS: Mapping[str, type[Any]] = {"adaptive_gamma": AdaptiveGamma, "judgement": Judgement, "pace": Pace}
 """Parameters that are tables of their own."""
 
 
@@ -59,6 +60,7 @@ class FaultKind(Enum):
     CORRUPT = "corrupt"
     TRUNCATE = "truncate"
     DISK_FULL = "disk-full"
+    ORDER = "order"
 
 
 NEEDS: Mapping[FaultKind, frozenset[str]] = {
@@ -75,6 +77,7 @@ NEEDS: Mapping[FaultKind, frozenset[str]] = {
     FaultKind.CORRUPT: frozenset({"who"}),
     FaultKind.TRUNCATE: frozenset({"who"}),
     FaultKind.DISK_FULL: frozenset({"who", "for_s"}),
+    FaultKind.ORDER: frozenset({"who", "order"}),
 }
 """Keys that a fault of a kind cannot do without."""
 
@@ -84,6 +87,7 @@ TAKES: Mapping[FaultKind, frozenset[str]] = {
     FaultKind.CLOCK: frozenset({"for_s"}),
     FaultKind.CORRUPT: frozenset({"for_s"}),
     FaultKind.TRUNCATE: frozenset({"for_s"}),
+    FaultKind.ORDER: frozenset({"tokens", "to"}),
 }
 """Keys that it may have besides, and besides those of every fault."""
 
@@ -144,6 +148,7 @@ class Fault:
     The moment is `place` or the second `at_s`; `every_s` repeats it until round `until_round` begins. With
     `sends` it strikes each of `who` when that node itself sends its first statement of this kind in the
     round, between that effect and the next. `after_effects` crashes between two effects of one event.
+    `order`: the transaction that the operators of `who` ask for, of `tokens` and, in a transfer, for `to`.
     `groups`: the sides of a partition; nodes in none of them are one more side. `to`: the far ends of a cut.
     """
 
@@ -161,6 +166,8 @@ class Fault:
     bytes_per_s: int | None = None
     after_effects: int | None = None
     sends: Kind | None = None
+    order: TransactionKind | None = None
+    tokens: float = 0.0
     every_s: float | None = None
     until_round: int | None = None
 
@@ -326,6 +333,8 @@ class _Reader:
                 raise self.error(f"{where}: 'sends' needs 'at' and 'who'")
             if ignored := sorted({"after_s", "every_s"} & values.keys()):
                 raise self.error(f"{where}: with 'sends' there is no '{ignored[0]}'")
+        if "order" in values:
+            values["order"] = self._order(values, where)
         at = values.pop("at", None)
         if (at is None) == ("at_s" not in values):
             raise self.error(f"{where}: write either 'at' or 'at_s'")
@@ -335,6 +344,15 @@ class _Reader:
             except MomentError as error:
                 raise self.error(f"{where}.at: {error}") from error
         return Fault(**values)
+
+    def _order(self, values: Mapping[str, Any], where: str) -> TransactionKind:
+        names = {kind.name.lower(): kind for kind in TransactionKind}
+        if values["order"] not in names:
+            raise self.error(f"'{where}.order' must be one of {', '.join(names)}")
+        kind = names[values["order"]]
+        if (kind is TransactionKind.TRANSFER) != ("to" in values):
+            raise self.error(f"{where}: a transfer needs 'to', and no other order has it")
+        return kind
 
     def _check_numbers(self, values: Mapping[str, Any], where: str) -> None:
         for key, (kinds, least, most) in _NUMBERS.items():
@@ -402,6 +420,7 @@ _NUMBERS: Mapping[str, tuple[Any, float, float]] = {
     "delay_ms": (int, 0, 600_000),
     "bytes_per_s": (int, 100, 10**12),
     "after_effects": (int, 0, 10_000),
+    "tokens": (int | float, 0.0, 1e9),
     "every_s": (int | float, 0.05, DAY_S),
     "until_round": (int, 1, MAX_ROUNDS),
 }

@@ -180,9 +180,13 @@ class _Liveness:
 def is_whole(stage: Stage) -> bool:
     """Whether more than 2/3 of the validators, and no fewer than a round needs, are honest, up and connected.
 
+    Never while training rests: no round is due.
+
     docs/PROTOCOL.md section 3.1: "Fewer than 4 eligible: no roles, the round waits for adverts."
     """
     validators = stage.timeline.state.validators
+    if stage.timeline.state.rests:
+        return False
     up = [n for n in stage.world.nodes if n.honest and n.alive and not n.paused and n.peer in validators]
     linked = [n for n in up if sum(other.index in n.connections for other in up) >= len(up) - 1]
     return len(linked) >= max(quorum(len(validators)), LEAST_SURVIVORS + 1)

@@ -32,10 +32,13 @@ from sim.invariants.durability import Durability
 from sim.invariants.integrity import Integrity
 from sim.invariants.ledger import Ledger
 from sim.invariants.memory import Memory
+from sim.invariants.pace import PaceKept
 from sim.invariants.phases import Phases
 from sim.invariants.pins import Pins
 from sim.invariants.privacy import Privacy
 from sim.invariants.quorums import Quorums
+from sim.invariants.rest import Rest
+from sim.invariants.resumption import Resumption
 from sim.invariants.roles import Roles
 from sim.invariants.shares import Shares
 from sim.invariants.supply import Supply
@@ -145,6 +148,7 @@ def _add_invariants(stage: Stage) -> None:
         Beacon(params, network),
         Roles(params),
         Contract(params),
+        Rest(params),
         stage.privacy.at_step,
         stage.blame,
         Verdicts(params, notes, blob_of, lambda peer: _is_honest(world, peer)),
@@ -156,7 +160,9 @@ def _add_invariants(stage: Stage) -> None:
         Agreement(stored_block_id),
         Supply(supply_of, total_units(stage.founding.genesis)),
         Durability(),
+        Resumption(),
         Conduct(),
+        PaceKept(params, lambda: world.now),
         Shares(network),
         Blobs(),
         Blinding(params, notes, blob_of),
@@ -270,6 +276,7 @@ def _add_nodes(stage: Stage, tasks: Sequence[LocalTask]) -> None:
             lambda node, m=member, w=weight: make_engine(founding, m, node, w),  # type: ignore[misc]
             filter=watched,
             blobs=held,
+            genesis=founding.genesis,
         )
 
 

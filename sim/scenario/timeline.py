@@ -10,9 +10,12 @@ from typing import TYPE_CHECKING
 from attrs import define, field, frozen
 
 from flocknode.observe.ledger import Step
+from protocol.codec import encode
 from protocol.engine import Engine
 from protocol.events import Broadcast, Effect, Millis
 from protocol.ledger.state import LedgerState
+from protocol.messages import Transaction
+from protocol.params import MICRO
 from sim.network import Impairment
 from sim.reading import own_statements
 from sim.scenario.manifest import Fault, FaultKind
@@ -66,6 +69,7 @@ class Timeline:
     """When the last fault struck or was undone."""
     _waiting: list[Fault] = field(factory=list, init=False)
     _armed: list[_Armed] = field(factory=list, init=False)
+    _nonces: dict[int, int] = field(factory=dict, init=False)
 
     def begin(self) -> None:
         """At the start: what is due by the clock, and what is due in round 1 before any block."""
@@ -270,6 +274,20 @@ class Timeline:
             self._later(fault, partial(self.world.set_disk_full, number, False))
         return struck
 
+    def _order(self, fault: Fault, who: tuple[int, ...]) -> Sequence[int]:
+        """The operators ask for a transaction each, with the nonce after all that they asked for before."""
+        struck, others = self._running(who), self._who(fault.to)
+        assert fault.order is not None
+        for number in struck:
+            peer = self.world.nodes[number].peer
+            account = self.state.account(peer)
+            nonce = max(self._nonces.get(number, 0), 0 if account is None else account.nonce)
+            self._nonces[number] = nonce + 1
+            recipient = self.world.nodes[others[0]].peer if others else peer
+            order = Transaction(fault.order, nonce, recipient, round(fault.tokens * MICRO))
+            self.world.command(number, encode(order))
+        return struck
+
 
 _STRIKES: Mapping[FaultKind, Callable[[Timeline, Fault, tuple[int, ...]], Sequence[int]]] = {
     FaultKind.KILL: Timeline._kill,
@@ -285,6 +303,7 @@ _STRIKES: Mapping[FaultKind, Callable[[Timeline, Fault, tuple[int, ...]], Sequen
     FaultKind.CORRUPT: Timeline._corrupt,
     FaultKind.TRUNCATE: Timeline._truncate,
     FaultKind.DISK_FULL: Timeline._disk_full,
+    FaultKind.ORDER: Timeline._order,
 }
 
 

@@ -103,6 +103,8 @@ def _fault(fault: Fault) -> dict[str, Any]:
         values["groups"] = [_selectors(group) for group in values["groups"]]
     if "sends" in values:
         values["sends"] = values["sends"].name
+    if "order" in values:
+        values["order"] = values["order"].name.lower()
     return {**({} if place is None else {"at": str(place)}), **values}
 
 

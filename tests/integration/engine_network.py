@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from flocknode.store import open_reader
 from flocknode.transport.memory import Hub, MemoryTransport
 from protocol.blob import blob_digest
 from protocol.engine import Engine
+from protocol.ledger.resume import resume
 from protocol.params import MICRO, Genesis, GenesisMember, hardened, sort_members
 from protocol.sortition import default_roles
 
@@ -63,6 +65,7 @@ class Network:
             task,
             params=genesis.params,
             transport_class=transport,
+            resume=partial(resume, genesis),
         ) as running:
             yield running
 

@@ -15,6 +15,7 @@ from flocknode.learner import Learner
 from flocknode.learning.models import MODELS
 from flocknode.node import Node
 from flocknode.observe.log import make_logger
+from flocknode.startup import Resume
 from flocknode.store import Store
 from flocknode.transport.base import Member
 from flocknode.transport.memory import Hub, MemoryTransport
@@ -104,6 +105,7 @@ async def living(
     task: Any = NO_TASK,
     run_aggregation: Any = jobs.run,
     params: Any = PARAMS,
+    resume: Resume | None = None,
     observers: Sequence[Callable[[Notify], None]] = (),
     new_engine: Callable[[], Any] | None = None,
     limits: Limits | None = None,
@@ -123,6 +125,7 @@ async def living(
         run_aggregation=run_aggregation,
         log=make_logger([log], f"n{number}", "info"),
         max_blob_bytes=3 * CHUNK_BYTES,
+        resume=resume,
         commands=directory,
         observers=observers,
         new_engine=new_engine,

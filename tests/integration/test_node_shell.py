@@ -49,6 +49,7 @@ from protocol.events import (
     Start,
     TimerFired,
 )
+from protocol.keys import peer_name
 from protocol.messages import Transaction, TransactionKind
 
 # -- order and durability --------------------------------------------------------------------------
@@ -118,8 +119,7 @@ async def test_a_restart_gives_back_records_and_blobs_before_anything_else(tmp_p
     again = Toy(lambda event: ())
     async with living(tmp_path, again):
         await again.until(lambda: again.events)
-    records = {"block": {(4).to_bytes(8, "big"): b"block 4"}, "meta": {b"k": b"v"}}
-    assert again.events[0] == Start(records, frozenset([blob_digest(MODEL)]))
+    assert again.events[0] == Start({"meta": {b"k": b"v"}}, frozenset([blob_digest(MODEL)]))
 
 
 async def test_events_that_wait_share_one_commit_and_nothing_leaves_before_it(tmp_path: Path) -> None:
@@ -374,7 +374,11 @@ async def test_a_flood_of_one_peer_is_dropped_and_told(
         await toys[1].until(lambda: len(toys[1].of(Received)) == 10)
     assert second.transport.stats().rejects == {"inbox-full": 40}
     assert second.transport.stats().standings[PEERS[0]].score == 0
-    assert len(second.logged("message_dropped")) == 1  # a flood of messages is no flood of lines
+    # One line, however many are dropped; the number is kept.
+    (line,) = second.logged("message_dropped")
+    assert (line["level"], line["state"], line["peer"]) == ("warning", "begun", peer_name(PEERS[0]))
+    (condition,) = second.node.conditions
+    assert condition.figures == {"peer": peer_name(PEERS[0]), "messages": 40, "bytes": 40 * 999}
 
 
 async def test_a_command_left_in_the_directory_is_heard_once(tmp_path: Path) -> None:

@@ -427,7 +427,7 @@ def test_a_network_that_everybody_has_left_stops_and_no_node_with_it() -> None:
     scene = Scene(nodes=NODES)
     for index in range(NODES):
         scene.world.command(index, encode(Transaction(TransactionKind.LEAVE, 0, scene.peer(index), 0)))
-    scene.end_round(2)
+    scene.end_round()
     assert scene.state.validators == ()
     height = scene.state.height
     scene.world.run_for(60_000)  # repair, deadlines and views of nobody

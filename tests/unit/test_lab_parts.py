@@ -223,6 +223,7 @@ async def test_a_corrupt_store_is_refused(tmp_path: Path, blocks: int, seed: int
 async def _load(directory: Path) -> Records:
     store = await Store.open(directory)
     try:
+        await store.with_blocks(list)
         return await store.load()
     finally:
         await store.close()

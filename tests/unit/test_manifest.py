@@ -11,7 +11,7 @@ import pytest
 from protocol.ledger.block import BlockKind, Reason
 from protocol.ledger.state import Fault as LedgerFault
 from protocol.ledger.state import Phase
-from protocol.messages import Kind
+from protocol.messages import Kind, TransactionKind
 from protocol.params import Sparsify
 from protocol.secagg.verification import Verdict
 from protocol.sortition import Roles
@@ -149,6 +149,8 @@ VALUES = {
     "delay_ms": "40",
     "bytes_per_s": "1000",
     "after_effects": "2",
+    "order": '"transfer"',
+    "tokens": "1.5",
 }
 MEANT = {
     "who": (Selector(Part.LEADER),),
@@ -160,6 +162,8 @@ MEANT = {
     "delay_ms": 40,
     "bytes_per_s": 1_000,
     "after_effects": 2,
+    "order": TransactionKind.TRANSFER,
+    "tokens": 1.5,
 }
 
 
@@ -184,6 +188,19 @@ def test_a_fault_says_what_it_lacks_and_what_it_takes_not(kind: FaultKind) -> No
     rest = "\n".join(f"{key} = {VALUES[key]}" for key in sorted(NEEDS[kind] | {strange}))
     with pytest.raises(ScenarioError, match=rf"x\.toml: faults\[0\]: a {kind.value} takes no '{strange}'"):
         fault(f'at_s = 1\ndo = "{kind.value}"\n{rest}')
+
+
+@pytest.mark.parametrize("order", ["leave", "join", "fund"])
+def test_only_a_transfer_has_a_recipient(order: str) -> None:
+    assert (
+        fault(f'at_s = 1\ndo = "order"\nwho = 1\norder = "{order}"').order is TransactionKind[order.upper()]
+    )
+    with pytest.raises(ScenarioError, match="a transfer needs 'to', and no other order has it"):
+        fault(f'at_s = 1\ndo = "order"\nwho = 1\norder = "{order}"\nto = 2')
+    with pytest.raises(
+        ScenarioError, match=r"'faults\[0\]\.order' must be one of transfer, join, leave, fund"
+    ):
+        fault('at_s = 1\ndo = "order"\nwho = 1\norder = "sell"')
 
 
 def test_the_moments_of_a_fault() -> None:

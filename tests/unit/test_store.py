@@ -35,7 +35,11 @@ def read(directory: Path) -> Records:
     async def run() -> Records:
         store = await Store.open(directory)
         try:
-            return await store.load()
+            records = await store.load()
+            assert "block" not in records
+            with open_reader(directory) as ledger:
+                blocks = {height.to_bytes(8, "big"): value for height, value in ledger.blocks()}
+            return {**({"block": blocks} if blocks else {}), **records}
         finally:
             await store.close()
 
@@ -148,7 +152,7 @@ from protocol.events import Persist
 {inspect.getsource(value)}
 async def main():
     store = await Store.open(Path(sys.argv[1]))
-    i = len((await store.load()).get("block", ()))
+    i = await store.with_blocks(lambda blocks: sum(1 for _ in blocks))
     print("from", i, flush=True)
     while True:
         i += 1
