@@ -9,8 +9,9 @@ from attrs import evolve, field, frozen
 
 from flocknode.config import Behaviour
 from flocknode.learner import Learner
-from protocol.duties.vote import ABSTAIN, VOTE_AGAINST, judge, largest_loss
+from protocol.duties.vote import ABSTAIN, VOTE_AGAINST, judge
 from protocol.jobs import EvaluateJob, EvaluateResult, TrainJob, TrainResult
+from protocol.ledger.judgement import Yardstick
 from protocol.params import ProtocolParams
 
 
@@ -39,7 +40,7 @@ class MisbehavingLearner(Learner):
 
 def contrary(result: EvaluateResult, params: ProtocolParams) -> EvaluateResult:
     """Return losses that lead to the opposite vote under the voting rule (docs/PROTOCOL.md section 6)."""
-    vote, _, _ = judge(params, result, largest_loss(result, 0.0))
+    vote, _, _ = judge(params, result, Yardstick())
     if vote == ABSTAIN:
         return result
     if vote == VOTE_AGAINST:

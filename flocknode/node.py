@@ -32,7 +32,7 @@ from flocknode.observe.monitor import QUIET, Monitor
 from flocknode.startup import InterruptedStartError, Resume, start_event
 from flocknode.store import Store, StoreError
 from flocknode.transport.base import Member, MessageTooLargeError, Transport
-from flocknode.transport.standing import Level, Standing
+from flocknode.transport.standing import Standing
 from protocol.codec import encode
 from protocol.events import (
     BlobFailed,
@@ -82,9 +82,6 @@ LOOK_INTERVAL_S = 1.0
 """How often a node sees whether anything is wrong with it."""
 MOST_COMPLAINTS = 1000
 """Different faults of side jobs that are logged, each once."""
-
-
-_LEVEL_EVENTS = {Level.GOOD: "restored", Level.THROTTLED: "throttled", Level.REFUSED: "refused"}
 
 
 class StateMachine(Protocol):
@@ -210,8 +207,7 @@ class Node:
         self._inbox.put(PeerDown(peer))
 
     def standing_changed(self, peer: PeerId, standing: Standing) -> None:
-        log = self._log.info if standing.level is Level.GOOD else self._log.warning
-        log(_LEVEL_EVENTS[standing.level], peer=peer_name(peer), **_told(standing))
+        self._monitor.standing_changed(peer, standing)
 
     async def read_blob(self, peer: PeerId, digest: bytes, index: int) -> bytes | None:
         return await self._on_files(self._encoded_chunk, digest, index)
@@ -467,7 +463,7 @@ class Node:
 
     async def _look_around(self) -> None:
         while True:
-            self._monitor.look(self._transport.connected(), self._transport.stats().dials)
+            self._monitor.look(self._transport.connected(), self._transport.stats())
             await asyncio.sleep(LOOK_INTERVAL_S)
 
     def _traffic(self) -> dict[str, int]:
@@ -495,6 +491,9 @@ class Node:
             finite = {name: value for name, value in {"loss": loss, **metrics}.items() if isfinite(value)}
             self._log.info("evaluation", **{**finite, "round": round_, "num_examples": examples})
         except Exception as error:
+            if digest not in self._blobs:  # dropped for newer ones while the learner was busy
+                self._log.info("evaluation_skipped", round=round_)
+                return
             self._monitor.tested(round_, describe_error(error))
         else:
             self._monitor.tested(round_)

@@ -494,7 +494,9 @@ class Agreement:
         vote = certificate.vote
         block = self._blocks.get(vote.block_hash)
         if block is None:
-            return [] if sender == self.me else [WantBlock(sender)]
+            # Whoever shows a PREPARE certificate has no final block to give.
+            is_final = vote.phase is VotePhase.COMMIT
+            return [WantBlock(sender)] if is_final and sender != self.me else []
         self._certified.add((vote.phase, vote.view))
         if vote.phase is VotePhase.COMMIT:
             self._decided = True

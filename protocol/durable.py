@@ -3,19 +3,17 @@
 Buckets and keys: `block` by height, `snapshot` (the ledger's state after the block that ended the last
 round) under one key, `statement` by statement id (every own statement, and others'
 contributions, whose commitments nobody could give back), `safety` under one key, `secret` by round,
-`share` by round and dealer, `opening` by round and ballot, `residual` and `loss` (the largest loss that this
-node measured of an accepted model) under one key each.
+`share` by round and dealer, `opening` by round and ballot, `residual` and `yardstick` (what this voter has
+measured of accepted models) under one key each.
 """
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Iterable, Mapping
-from math import isfinite
 
 from attrs import field, frozen
 
-from protocol.codec import DecodeError, bounded_bytes
+from protocol.codec import bounded_bytes
 from protocol.events import BlocksRead, ReadBlocks
 
 BLOCK = "block"
@@ -26,12 +24,13 @@ SECRET = "secret"
 SHARE = "share"
 OPENING = "opening"
 RESIDUAL = "residual"
-LOSS = "loss"
+BLOB = "blob"
+YARDSTICK = "yardstick"
 
 SAFETY_KEY = b"safety"
 SNAPSHOT_KEY = b"snapshot"
 RESIDUAL_KEY = b"residual"
-LOSS_KEY = b"loss"
+YARDSTICK_KEY = b"yardstick"
 RECORD_BYTES = 4 << 20
 
 
@@ -41,19 +40,6 @@ class Residual:
 
     round: int
     values: bytes = field(validator=bounded_bytes(1 << 26), repr=False)
-
-
-def encode_loss(loss: float) -> bytes:
-    """Return a loss as a record: the 8 bytes of a double, big endian."""
-    return struct.pack(">d", loss)
-
-
-def decode_loss(record: bytes) -> float:
-    """Return the finite loss of a record. Raises `DecodeError` for anything else."""
-    loss: float = struct.unpack(">d", record)[0] if len(record) == 8 else -1.0
-    if not isfinite(loss) or loss < 0:
-        raise DecodeError("no finite loss of 8 bytes", LOSS)
-    return loss
 
 
 def height_key(height: int) -> bytes:

@@ -71,6 +71,7 @@ from protocol.repair import Repair
 from protocol.reporting import Reporting
 from protocol.round import BlockError
 from protocol.secrets import DealerPackage
+from protocol.sync import Serving, Sync, sizes_of
 
 
 class Engine:
@@ -114,15 +115,20 @@ class Engine:
         self.reporting = Reporting(self.desk)
         self._samples = weight
         self.lifecycle = Lifecycle(self.chain, self.desk, self.cited)
-        self.repair = Repair(self.desk, self.outbox)
+        interval_ms = genesis.params.repair_interval_ms
+        self.sync = Sync(self.outbox, lambda: self.chain.state, interval_ms, self._draw)
+        self.serving = Serving(self.outbox, lambda: self.chain.state, interval_ms)
+        self.repair = Repair(self.desk, self.outbox, self.sync)
         self.judging = Judging(self.chain, self.desk, self.repair, self.cited)
         self.negotiation = Negotiation(
             self.desk,
             self.cited,
             self.judging,
             self.repair,
+            self.sync,
             decide=self._decided,
             reject=self._reject,
+            want=lambda peer: self.sync.heard(peer, self.agreement.height, self._now),
             checks=self.checks,
         )
         self.pacing = self.negotiation.readiness.pacing
@@ -180,12 +186,13 @@ class Engine:
                 self._look = self._due = True
                 self.desk.miss_blob(event.digest)
             case BlocksRead():
-                self.repair.on_blocks_read(event)
+                self.serving.on_blocks_read(event, self._now)
             case PeerUp():
                 self.peers.add(event.peer)
                 self.repair.tell(event.peer)
             case PeerDown():
                 self.peers.discard(event.peer)
+                self.sync.lost(event.peer, self._now)
             case Command():
                 self._command(event.transaction)
         self._advance()
@@ -198,8 +205,11 @@ class Engine:
     def _advance(self) -> None:
         """Duties, judgements, Readys and proposals, until the agreement has nothing more to go on with.
 
-        Duties that did something are looked at again with the next event.
+        Duties that did something are looked at again with the next event. A node that is catching up has no
+        use for duties of heights that have passed: it looks at them when it has arrived.
         """
+        if self.sync.is_catching_up:
+            return
         talks = self.negotiation
         woken = self._due
         while woken or self._look or talks.moved:
@@ -242,10 +252,8 @@ class Engine:
         self.outbox.add(SetTimer("late", hold_ms + deadline))
         for key in ("soft", "view", "witness", "release", *(() if hold_ms else ("hold",))):
             self.outbox.add(CancelTimer(key))
-        early = self.negotiation.take_early()
-        for peer in sorted(early):
-            for statement in early[peer]:
-                self._dispatch(peer, statement)
+        for peer, statement in self.negotiation.take_early():
+            self._dispatch(peer, statement)
 
     def _end_hold(self) -> None:
         """The phase begins now at this node: deadlines count from here."""
@@ -338,8 +346,10 @@ class Engine:
             held = None if self._due else share.open_box(self.desk, peer)
             if held is not None:
                 self._look |= self.negotiation.is_concerned(held, statement.round)
-        elif statement.round == self.state.round + 1 or self.state.learning.phase is Phase.ADVERT:
-            self.negotiation.keep_early(peer, statement)
+        elif statement.round == self.state.round + 1 or (
+            statement.round == self.state.round and self.state.learning.phase is Phase.ADVERT
+        ):
+            self.negotiation.keep_box(peer, statement)
 
     def _on_z_request(self, peer: bytes, statement: Statement) -> None:
         assert isinstance(statement.body, ZRequest)
@@ -354,10 +364,16 @@ class Engine:
 
     # -- blocks --------------------------------------------------------------------------------
 
-    def _decided(self, stored: StoredBlock, synced: bool = False) -> None:
-        """A certified block is final: write it down, move the state on, begin the next phase.
+    def _decided(self, stored: StoredBlock) -> None:
+        """A certified block is final: take it, and begin the next phase."""
+        if self._take_block(stored):
+            self._begin_height(Safety(stored.block.height + 1))
 
-        `synced`: a peer gave it with its certificate; this node had no part in deciding it.
+    def _take_block(self, stored: StoredBlock, *, synced: bool = False) -> bool:
+        """Write a final block down and move the state on; return whether it breaks no rule.
+
+        The next height is to be begun afterwards, once for all blocks that are taken together. `synced`: a
+        peer gave it with its certificate; this node had no part in deciding it.
         """
         before, block = self.state, stored.block
         try:
@@ -365,10 +381,11 @@ class Engine:
         except BlockError as error:
             # A certified block that breaks a rule: more than 1/3 are faulty, or this node runs other rules.
             self.outbox.notify("fatal", why=str(error))
-            return
+            return False
+        self.judging.clear()
         key = durable.height_key(block.height)
         self.outbox.persist(durable.BLOCK, key, encode_stored_block(stored))
-        if self.state.round != before.round:
+        if self.state.round != before.round or block.kind is BlockKind.OPEN:
             self.lifecycle.take_snapshot()
         self._take_cited(block)
         self.outbox.notify(
@@ -398,7 +415,7 @@ class Engine:
             self._tell_waiting()
         elif before.rests and not self.state.rests:
             self.outbox.notify("resumed", round=self.state.round, **_end_of(self.state))
-        self._begin_height(Safety(block.height + 1))
+        return True
 
     def _tell_waiting(self) -> None:
         """Say once that no round will be opened, and why."""
@@ -434,6 +451,8 @@ class Engine:
     def _on_timer(self, key: str) -> None:
         self._look = self._due = True
         match key:
+            case "sync":
+                self.sync.on_timer(self._now)
             case "repair":
                 self._on_repair_timer()
             case "soft":
@@ -454,6 +473,8 @@ class Engine:
     def _on_repair_timer(self) -> None:
         interval_ms = self.genesis.params.repair_interval_ms
         self.outbox.add(SetTimer("repair", interval_ms))
+        if self.sync.is_catching_up:
+            return
         peers = sorted(self.peers & {peer for peer, _ in self.state.accounts})
         self.repair.tell_some(peers, self._draw)
         self.desk.retry_blobs()
@@ -473,7 +494,7 @@ class Engine:
     def _on_have(self, peer: bytes, statement: Statement) -> None:
         assert isinstance(statement.body, Have)
         self.reporting.heard_height(peer, statement.body.height)
-        self.repair.on_have(peer, statement.round, statement.body)
+        self.repair.on_have(peer, statement.round, statement.body, self._now)
 
     def _on_statements(self, peer: bytes, statement: Statement) -> None:
         assert isinstance(statement.body, Statements)
@@ -503,7 +524,7 @@ class Engine:
 
     def _on_block_request(self, peer: bytes, statement: Statement) -> None:
         assert isinstance(statement.body, BlockRequest)
-        self.repair.on_block_request(peer, statement.body)
+        self.serving.on_request(peer, statement.body.first_height, self._now)
 
     def _on_statement_request(self, peer: bytes, statement: Statement) -> None:
         assert isinstance(statement.body, StatementRequest)
@@ -512,21 +533,30 @@ class Engine:
     def _on_blocks(self, peer: bytes, statement: Statement) -> None:
         """Catch up: every block is checked against its certificate and the rules before it counts."""
         assert isinstance(statement.body, Blocks)
-        taken = 0
+        if not self.sync.welcome(peer, self._now):
+            self._reject(peer, "unasked", "blocks that nobody waits for")
+            return
+        sound, taken = True, 0
         for data in statement.body.blocks:
             try:
                 stored = decode_stored_block(data)
-                if stored.block.height != self.chain.height + 1:
+                if stored.block.height <= self.chain.height:
                     continue
+                if stored.block.height > self.chain.height + 1:
+                    break  # the answer to a request of an earlier life, or of no use
                 self.chain.check_certificate(stored)
                 self.judging.effect(stored.block)
             except (DecodeError, ChainError, BlockError) as error:
                 self._reject(peer, "block", str(error))
-                return
-            self._decided(stored, synced=True)
+                sound = False
+                break
+            if not self._take_block(stored, synced=True):
+                break
+            self.sync.took_block(stored.block.height, len(data))
             taken += 1
-        if taken > 1:
-            self.negotiation.request_blocks(peer)
+        self.sync.replied(peer, sizes_of(statement.body.blocks), taken, sound=sound, now=self._now)
+        if taken:
+            self._begin_height(Safety(self.chain.height + 1))
 
     # -- commands ------------------------------------------------------------------------------
 

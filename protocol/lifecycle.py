@@ -10,9 +10,11 @@ from protocol.codec import DecodeError, decode, encode
 from protocol.consensus import Safety
 from protocol.duties import share
 from protocol.duties.desk import Desk
+from protocol.duties.vote import keep_yardstick
 from protocol.envelope import WireError, open_envelope
-from protocol.events import CancelJob, DropBlob, Effect, Persist, Start
+from protocol.events import CancelJob, Effect, Persist, Start
 from protocol.ledger.chain import Chain
+from protocol.ledger.judgement import Yardstick
 from protocol.ledger.resume import encode_snapshot
 from protocol.ledger.state import LedgerState
 from protocol.local import RoundMemory
@@ -32,7 +34,6 @@ class Lifecycle:
         self.desk = desk
         self.cited = cited
         self._persisted: dict[str, set[bytes]] = {bucket: set() for bucket in PER_ROUND}
-        self._old_blobs: set[bytes] = set()
 
     def note(self, effects: list[Effect]) -> None:
         """Remember which records of a round were written, to delete them when it is over."""
@@ -56,9 +57,11 @@ class Lifecycle:
 
     def load_secrets(self, records: Records, blobs: frozenset[bytes]) -> None:
         """Blobs, round seeds and the residual."""
-        desk, state = self.desk, self.chain.state
+        desk = self.desk
         desk.blobs = set(blobs)
-        self._old_blobs = set(blobs) - kept_models(state)
+        for key in sorted(records.get(durable.BLOB, {})):
+            desk.blob_rounds[key[8:]] = durable.round_of_key(key)
+        self._drop_blobs()
         for bucket in PER_ROUND:
             self._persisted[bucket] = set(records.get(bucket, {}))
         for key, seed in sorted(records.get(durable.SECRET, {}).items()):
@@ -66,9 +69,9 @@ class Lifecycle:
         residual = records.get(durable.RESIDUAL, {}).get(durable.RESIDUAL_KEY)
         if residual is not None:
             desk.residual = decode(durable.Residual, residual, 1 << 27)
-        loss = records.get(durable.LOSS, {}).get(durable.LOSS_KEY)
-        if loss is not None:
-            desk.largest_loss = durable.decode_loss(loss)
+        yardstick = records.get(durable.YARDSTICK, {}).get(durable.YARDSTICK_KEY)
+        if yardstick is not None:
+            desk.yardstick = Yardstick.from_bytes(yardstick)
 
     def load_round(self, records: Records) -> None:
         """Own statements, others' contributions, share packages and vote openings that still matter."""
@@ -128,9 +131,11 @@ class Lifecycle:
         """Forget what was private to the round; keep its blobs one round longer, models while they count."""
         ended = before.round
         self._settle_residual(before)
+        accepted = self.chain.state.model_digest != before.model_digest
+        keep_yardstick(self.desk, self.desk.yardstick.ended(ended, accepted))
         for name in sorted(self.desk.memory.started):
             self.desk.outbox.add(CancelJob(f"{ended}/{name}"))
-        self._drop_blobs(before)
+        self._drop_blobs()
         for bucket in PER_ROUND:
             over = sorted(k for k in self._persisted[bucket] if 0 < durable.round_of_key(k) <= ended)
             for key in over:
@@ -149,13 +154,17 @@ class Lifecycle:
             self._forget_transactions()
             self._notify_changes(before)
 
-    def _drop_blobs(self, before: LedgerState) -> None:
-        desk, after = self.desk, self.chain.state
-        for blob in sorted((self._old_blobs - desk.memory.blobs) - kept_models(after)):
-            desk.blobs.discard(blob)
-            desk.outbox.add(DropBlob(blob))
-        left = set() if before.best is None else {before.best.digest} - kept_models(after)
-        self._old_blobs = desk.memory.blobs | {before.previous_model_digest} | left
+    def _drop_blobs(self) -> None:
+        """§7.6. Let go of every blob that is neither a model that counts nor of this round or the last.
+
+        Also of a blob that is held without a round: a crash came between its file and its record.
+        """
+        desk, state = self.desk, self.chain.state
+        models = kept_models(state)
+        for blob in sorted(desk.blobs | desk.blob_rounds.keys()):
+            round_ = desk.blob_rounds.get(blob, 0)
+            if blob not in models and round_ < max(1, state.round - 1):
+                desk.drop_blob(blob)
 
     def _forget_transactions(self) -> None:
         """Those that were applied, or whose nonce another one took."""

@@ -45,7 +45,6 @@ class RoundMemory:
     seeds_sought: tuple[int, int, int] = (0, 0, 0)
     openings: dict[int, VoteOpening] = field(factory=dict)
     findings: Findings = field(factory=Findings)
-    blobs: set[bytes] = field(factory=set)
 
 
 @define(eq=False)

@@ -22,12 +22,13 @@ from protocol.consensus import (
     leader_of,
 )
 from protocol.duties.desk import Desk
+from protocol.early import EARLY_BOXES, EarlyMessages
 from protocol.envelope import Statement
 from protocol.events import Millis, SetTimer
 from protocol.judging import Judging
 from protocol.ledger.block import StoredBlock
+from protocol.ledger.state import Phase
 from protocol.messages import (
-    BlockRequest,
     CertificateNotice,
     Kind,
     Proposal,
@@ -38,17 +39,17 @@ from protocol.messages import (
 from protocol.readiness import Readiness
 from protocol.repair import Repair
 from protocol.round import BlockError
-
-EARLY_MESSAGES = 64
-EARLY_BYTES = 4 << 20
-"""Messages of the next height that are kept from each peer, and what they may weigh together."""
+from protocol.sync import Sync
 
 Reject = Callable[[bytes, str, str], None]
 """Called with peer, reason and what was wrong."""
 
 
 class Negotiation:
-    """One node's. `decide` is called with each final block, `reject` with what no honest peer sends."""
+    """One node's. `decide` is called with each final block, `reject` with what no honest peer sends.
+
+    `want` is called with who has shown the certificate of a final block that this node lacks.
+    """
 
     def __init__(
         self,
@@ -56,9 +57,11 @@ class Negotiation:
         cited: Cited,
         judging: Judging,
         repair: Repair,
+        sync: Sync,
         *,
         decide: Callable[[StoredBlock], None],
         reject: Reject,
+        want: Callable[[bytes], None],
         checks: Checks,
     ) -> None:
         self.desk = desk
@@ -66,14 +69,16 @@ class Negotiation:
         self.checks = checks
         self.judging = judging
         self.repair = repair
+        self.sync = sync
         self.readiness = Readiness(desk, judging.chain, cited, lambda: self.agreement)
         self.agreement = self._new_agreement(Safety(1))
         self.moved = True
         """Something changed that duties or proposals may be waiting for."""
         self._decide = decide
         self._reject = reject
-        self._early: dict[bytes, list[Statement]] = {}
-        self._answered_ms: dict[bytes, Millis] = {}
+        self._want = want
+        self._early = EarlyMessages()
+        self._early_boxes = EarlyMessages(EARLY_BOXES)
         self._helped_ms: dict[bytes, Millis] = {}
 
     # -- heights -------------------------------------------------------------------------------
@@ -84,14 +89,25 @@ class Negotiation:
         self.readiness.clear()
         self.judging.clear()
 
-    def take_early(self) -> dict[bytes, list[Statement]]:
-        """What came before its height; taken out first, as one of them may decide the height."""
-        early, self._early = self._early, {}
-        return early
+    def take_early(self) -> list[tuple[bytes, Statement]]:
+        """Return what came before its height, now that it is reached; each message is looked at once."""
+        state = self.desk.state
+        taken = self._early.take(self.agreement.height)
+        if state.learning.phase is not Phase.ADVERT:
+            taken += self._early_boxes.take(state.round)
+        return taken
 
     def early_messages(self) -> dict[bytes, int]:
-        """How many messages of the next height are kept of each peer."""
-        return {peer: len(kept) for peer, kept in self._early.items()}
+        """How many messages of later heights are kept of each peer."""
+        return self._early.counts()
+
+    def early_boxes(self) -> dict[bytes, int]:
+        """How many sealed boxes of a phase to come are kept of each peer."""
+        return self._early_boxes.counts()
+
+    def early_bytes(self) -> dict[bytes, int]:
+        """What the messages of later heights weigh, by peer."""
+        return self._early.weights()
 
     def _new_agreement(self, safety: Safety) -> Agreement:
         state, params = self.desk.state, self.desk.rules.params
@@ -189,32 +205,29 @@ class Negotiation:
         self._helped_ms[peer] = now
         return True
 
-    def keep_early(self, peer: bytes, statement: Statement) -> None:
-        """A validator's message of the next height or round waits for it, up to a bound."""
-        if peer not in self.desk.state.validators:
-            return
-        kept = self._early.setdefault(peer, [])
-        weight = sum(other.kept_bytes for other in kept) + statement.kept_bytes
-        if len(kept) < EARLY_MESSAGES and weight <= EARLY_BYTES:
-            kept.append(statement)
-
-    def request_blocks(self, peer: bytes) -> None:
-        request = BlockRequest(self.desk.state.height + 1)
-        self.desk.outbox.send(peer, self.desk.state.round, Kind.BLOCK_REQUEST, request)
+    def keep_box(self, peer: bytes, statement: Statement) -> None:
+        """Keep a validator's sealed box of this round or the next until its phase, up to a bound."""
+        if peer in self.desk.state.validators:
+            self._early_boxes.keep(peer, statement.round, statement)
 
     def _is_current(self, peer: bytes, statement: Statement, height: int, now: Millis) -> bool:
-        """Is it of the height that is agreed on? Earlier ones are answered, later ones kept a while."""
-        if height == self.agreement.height:
+        """Is it of the height that is agreed on? Later ones are kept a while, and show who is further.
+
+        Whoever speaks of a height has the block before it. One height apart is no reason to ask:
+        the certificate may be on its way.
+        """
+        ours = self.agreement.height
+        if height == ours:
             return True
-        if height > self.agreement.height:
-            self.keep_early(peer, statement)
-            if height > self.agreement.height + 1:
-                self.request_blocks(peer)
+        if height > ours:
+            if peer in self.desk.state.validators:
+                self._early.keep(peer, height, statement)
+            if height > ours + 1:
+                self.sync.heard(peer, height - 1, now)
+            else:
+                self.sync.note(peer, height - 1)
         elif statement.kind is Kind.TIMEOUT:
-            last = self._answered_ms.get(peer)
-            if last is None or now - last >= self.desk.rules.params.repair_interval_ms // 2:
-                self._answered_ms[peer] = now
-                self.repair.send_blocks(peer, height)
+            self.repair.tell_late(peer, now)
         return False
 
     def _guarded(self, peer: bytes, step: Callable[[], list[Action]]) -> None:
@@ -251,7 +264,7 @@ class Negotiation:
                     self._decide(StoredBlock(action.block, action.certificate))
                     return
                 case WantBlock():
-                    self.request_blocks(action.peer)
+                    self._want(action.peer)
 
     def _emit(self, action: Emit) -> None:
         """Send what the agreement says; a node without a vote stays silent."""

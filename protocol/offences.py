@@ -12,8 +12,8 @@ FOREIGN: Final = frozenset({"version", "network", "kind"})
 """Reasons of refusals that an honest peer gives whose genesis or software is not this node's: an accident of
 an operator, which both sides say in their logs, and for which neither pays."""
 
-HARMLESS: Final = frozenset({"stale", "early"}) | FOREIGN
-"""Reasons of refusals that an honest peer gives too, on another round, behind a bad link, or of another
+HARMLESS: Final = frozenset({"stale", "early", "unasked"}) | FOREIGN
+"""Reasons of refusals that an honest peer gives too, on another round, behind a bad link, late, or of another
 network or version: only counted."""
 
 OF_MESSAGES: Final = frozenset({"malformed", "oversized", "signature"})

@@ -1,8 +1,9 @@
 """Push-pull repair: whatever was lost on the way arrives in the end (docs/PROTOCOL.md section 7, Repair).
 
 Every node tells two random peers a second, and each peer that connects, its height and which
-statements of the round it holds. Whoever sees that the other lacks something sends it, at most 256 kB
-at a time; whoever sees that it lacks something itself answers with its own list.
+statements of the round it holds. Whoever sees that the other lacks statements sends them, at most 256 kB
+at a time; whoever sees that it lacks something itself answers with its own list. Blocks are asked for
+(`protocol.sync`), one reply a request.
 """
 
 from __future__ import annotations
@@ -15,11 +16,9 @@ from attrs import define, field
 from protocol.duties import share
 from protocol.duties.desk import Desk
 from protocol.envelope import Slot, Statement
-from protocol.events import BlocksRead, PeerId, ReadBlocks
+from protocol.events import Millis, PeerId
 from protocol.messages import (
     STATEMENT_KINDS,
-    BlockRequest,
-    Blocks,
     Have,
     Held,
     Kind,
@@ -28,11 +27,11 @@ from protocol.messages import (
 )
 from protocol.outbox import Outbox
 from protocol.pool import Pool
+from protocol.sync import Sync
 from protocol.tally import bitmap, members_of
 
 FANOUT = 2
 REPLY_BYTES = 256 << 10
-MAX_BLOCKS = 64
 
 _KINDS = tuple(sorted(int(kind) for kind in STATEMENT_KINDS))
 _NEXT_ADVERTS = 0
@@ -43,12 +42,13 @@ MAX_TAG_BYTES = 1 << 15
 
 
 class Repair:
-    """One node's half of the exchange. Blocks are read by the shell, for one peer once at a time."""
+    """One node's half of the exchange. Blocks are `protocol.sync`'s business: nobody sends them unasked."""
 
-    def __init__(self, desk: Desk, outbox: Outbox) -> None:
+    def __init__(self, desk: Desk, outbox: Outbox, sync: Sync) -> None:
         self.desk = desk
         self.outbox = outbox
-        self._reading: set[PeerId] = set()
+        self._sync = sync
+        self._told_ms: dict[PeerId, Millis] = {}
         self._round = 0
         self._of_round: dict[int, _Shelf] = {}
 
@@ -57,6 +57,13 @@ class Repair:
     def tell(self, peer: bytes, *, reply: bool = False) -> None:
         """Say what I hold."""
         self.outbox.send(peer, self.desk.state.round, Kind.HAVE, self._have(reply))
+
+    def tell_late(self, peer: bytes, now: Millis) -> None:
+        """Tell a peer that is behind how far I am, so that it asks somebody; once in half an interval."""
+        last = self._told_ms.get(peer)
+        if last is None or now - last >= self.desk.rules.params.repair_interval_ms // 2:
+            self._told_ms[peer] = now
+            self.tell(peer, reply=True)
 
     def tell_some(self, peers: Iterable[bytes], draw: Callable[[int], int]) -> None:
         """Tell `FANOUT` of these peers, chosen by `draw(n)`, a number below n, all in the same words."""
@@ -74,14 +81,15 @@ class Repair:
 
     # -- answering -----------------------------------------------------------------------------
 
-    def on_have(self, peer: bytes, round_: int, have: Have) -> None:
+    def on_have(self, peer: bytes, round_: int, have: Have, now: Millis) -> None:
         """Send what the other lacks; tell it what I have if it has something that I lack."""
         d = self.desk
-        if have.height < d.state.height:
-            self.send_blocks(peer, have.height + 1)
-            return
         if have.height > d.state.height:
-            self.outbox.send(peer, d.state.round, Kind.BLOCK_REQUEST, BlockRequest(d.state.height + 1))
+            self._sync.heard(peer, have.height, now)
+            return
+        if have.height < d.state.height:
+            if not have.reply:
+                self.tell_late(peer, now)
             return
         if round_ != d.state.round:
             return
@@ -97,22 +105,6 @@ class Repair:
             share.send_box(d, peer)
         if not have.reply and any(tags - shelf.tags for shelf, tags in unlike):
             self.tell(peer, reply=True)
-
-    def on_block_request(self, peer: bytes, request: BlockRequest) -> None:
-        self.send_blocks(peer, request.first_height)
-
-    def send_blocks(self, peer: bytes, first_height: int) -> None:
-        """Have consecutive final blocks read, as many as fit one reply; a peer has one reply at a time."""
-        last_height = min(first_height + MAX_BLOCKS - 1, self.desk.state.height)
-        if first_height <= last_height and peer not in self._reading:
-            self._reading.add(peer)
-            self.outbox.add(ReadBlocks(peer, first_height, last_height, REPLY_BYTES))
-
-    def on_blocks_read(self, event: BlocksRead) -> None:
-        """Send the blocks that were read to the peer that lacks them."""
-        self._reading.discard(event.peer)
-        if event.blocks:
-            self.outbox.send(event.peer, self.desk.state.round, Kind.BLOCKS, Blocks(event.blocks))
 
     def on_statement_request(self, peer: bytes, request: StatementRequest) -> None:
         pool = self.desk.pool

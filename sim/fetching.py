@@ -51,6 +51,11 @@ class Fetching:
         if under_way is None:
             self._ask_next(node, digest, state)
 
+    def abandon(self, node: Node, digest: Digest) -> None:
+        """End a fetch of a blob that its node does not want any more, as `flocknode.fetcher` does."""
+        if node.fetches.pop(digest, None) is not None:
+            self._schedule.push(0, self._deliver, node, node.life, BlobFailed(digest))
+
     def _ask_next(self, node: Node, digest: Digest, state: FetchState) -> None:
         if not state.untried:
             state.untried, state.reserves = state.reserves, []

@@ -362,6 +362,7 @@ class World(Injection):
                 node.blobs[digest] = data
             case DropBlob(digest):
                 node.blobs.pop(digest, None)
+                self._fetching.abandon(node, digest)
             case ReadBlocks():
                 read = durable.read_blocks(node.records.get(durable.BLOCK, {}), effect)
                 self.schedule.push(READ_MS, self._to_life, node, node.life, read)

@@ -9,7 +9,7 @@ from types import FrameType
 
 import click
 
-from flocknode.cli.gamma_option import gamma_option
+from flocknode.cli.stake_options import contract_option, gamma_option
 
 TASKS = ("mnist", "lending-club", "digits")
 PROFILES = ("hardened", "vcdfl")
@@ -30,6 +30,7 @@ PIPE_WIDTH = 140
     show_default=True,
     help="The aggregation protocol: our hardened one, or VCD-FL as published.",
 )
+@contract_option
 @gamma_option
 @click.option(
     "--poison",
@@ -63,6 +64,7 @@ def demo(
     proposers: int | None,
     voters: int | None,
     profile: str,
+    contract: str,
     gamma: str,
     poison: int,
     drop: int,
@@ -99,6 +101,7 @@ def demo(
         proposers=proposers,
         voters=voters,
         profile=profile,
+        contract=contract,
         gamma=gamma,
         poison=poison,
         drop=drop,

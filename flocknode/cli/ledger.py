@@ -30,13 +30,16 @@ def ledger() -> None:
 @click.option("--last", metavar="N", type=click.IntRange(min=1), help="Only the last N blocks.")
 @click.option("--height", type=click.IntRange(min=1), help="One block in full.")
 def show(directory: Path, last: int | None, height: int | None) -> None:
-    """List the blocks, or show one of them in full."""
+    """List the blocks, or show one of them in full; name the best model so far and its file."""
     from rich.console import Console
     from rich.table import Table
 
+    from flocknode.contract import contract_name
     from flocknode.gamma import describe_gamma
+    from flocknode.observe.best import best_model, describe_best
     from flocknode.observe.describe import describe_block, summarise
     from flocknode.observe.ledger import LedgerError, read_genesis, stored_blocks
+    from protocol.codec import DecodeError
     from protocol.keys import short_name
     from protocol.ledger.chain import ChainError
 
@@ -50,7 +53,9 @@ def show(directory: Path, last: int | None, height: int | None) -> None:
     except (ChainError, LedgerError) as error:
         raise click.ClickException(str(error)) from error
     gamma = describe_gamma(genesis.params)
-    table = Table(caption=f"network {genesis.network.hex()[:12]}, gamma {gamma}", caption_justify="left")
+    contract = contract_name(genesis.params)
+    caption = f"network {genesis.network.hex()[:12]}, contract {contract}, gamma {gamma}"
+    table = Table(caption=caption, caption_justify="left")
     for name in ("block", "round"):
         table.add_column(name, justify="right")
     for name in ("kind", "leader", "hash", "content"):
@@ -66,6 +71,12 @@ def show(directory: Path, last: int | None, height: int | None) -> None:
             summarise(block),
         )
     Console().print(table)
+    try:
+        best = describe_best(best_model(genesis, blocks), directory)
+    except DecodeError as error:
+        raise click.ClickException(f"{directory}: {error}") from error
+    if best:
+        click.echo(best)
 
 
 @ledger.command()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from flocknode.cli.gamma_option import gamma_option
+from flocknode.cli.stake_options import contract_option, gamma_option
 
 if TYPE_CHECKING:
     from flocknode.founding import Plan
@@ -40,6 +40,7 @@ def network() -> None:
 @click.option("--stake", default=64.0, show_default=True, help="Tokens each node starts with.")
 @click.option("--pool", default=0.0, show_default=True, help="Tokens to reward winners with.")
 @click.option("--pool-rounds", default=100, show_default=True, help="Rounds over which the pool is paid out.")
+@contract_option
 @gamma_option
 @click.option("--closed", is_flag=True, help="Draw a pre-shared key, without which nobody can even connect.")
 def init(directory: Path, nodes: tuple[str, ...], closed: bool, **options: Any) -> None:
@@ -85,10 +86,12 @@ def _plan(
     stake: float,
     pool: float,
     pool_rounds: int,
+    contract: str,
     gamma: str,
     **options: Any,
 ) -> Plan:
     from flocknode.config import ConfigError
+    from flocknode.contract import contract_settings
     from flocknode.founding import Plan
     from flocknode.gamma import gamma_settings
     from flocknode.transport.base import InvalidAddressError, parse_address
@@ -113,7 +116,7 @@ def _plan(
         peers=peers,
         stake_units=round(stake * UNITS),
         pool_units=round(pool * UNITS),
-        settings={"pool_rounds": pool_rounds, **gamma_settings(gamma)},
+        settings={"pool_rounds": pool_rounds, **gamma_settings(gamma), **contract_settings(contract)},
         psk=psk,
         **options,
     )

@@ -6,6 +6,8 @@ from pathlib import Path
 
 from attrs import frozen
 
+from flocknode.contract import DEFAULT as DEFAULT_CONTRACT
+from flocknode.contract import ContractError, contract_settings
 from flocknode.gamma import DEFAULT, GammaError, gamma_settings
 from protocol.certificates import quorum
 from protocol.ledger.settlement import least_sharers
@@ -33,6 +35,7 @@ class DemoOptions:
     proposers: int | None = None
     voters: int | None = None
     profile: str = "hardened"
+    contract: str = DEFAULT_CONTRACT
     gamma: str = DEFAULT
     poison: int = 0
     drop: int = 0
@@ -58,7 +61,8 @@ def check(options: DemoOptions) -> None:
     _require(options.profile in PROFILES, f"--profile {options.profile}: choose one of {', '.join(PROFILES)}")
     try:
         gamma_settings(options.gamma)
-    except GammaError as error:
+        contract_settings(options.contract)
+    except (ContractError, GammaError) as error:
         raise DemoError(str(error)) from error
     _require(1 <= options.rounds <= MAX_ROUNDS, f"--rounds {options.rounds}: from 1 to {MAX_ROUNDS}")
     _require(

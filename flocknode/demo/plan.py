@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from attrs import evolve
 
 from flocknode.config import Behaviour
+from flocknode.contract import contract_settings
 from flocknode.demo.options import POISON_SCALE, DemoOptions
 from flocknode.founding import Draw, Plan
 from flocknode.gamma import gamma_settings
@@ -38,7 +39,11 @@ def plan_of(options: DemoOptions) -> Plan:
         voters=n_voters,
         seed=options.seed,
         pool_units=REWARD_UNITS * options.rounds,
-        settings={"pool_rounds": options.rounds, **gamma_settings(options.gamma)},
+        settings={
+            "pool_rounds": options.rounds,
+            **gamma_settings(options.gamma),
+            **contract_settings(options.contract),
+        },
         training_seeds=tuple(training_seed(options.seed, index) for index in range(options.nodes)),
         behaviours={index: behaviour_of(options, index) for index in range(options.nodes)},
     )

@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from flocknode.demo.options import DemoOptions
+from flocknode.observe.best import describe_best
 from flocknode.observe.describe import tokens
 from flocknode.observe.live import make_table, phases_table, rounds_table
 from flocknode.observe.report import (
@@ -17,6 +18,7 @@ from flocknode.observe.report import (
     ended_rounds,
     is_consistent,
     is_supply_conserved,
+    longest,
     scores_by_round,
 )
 from protocol.keys import short_name
@@ -39,6 +41,9 @@ def print_summary(
         ):
             console.print(table)
             console.print()
+        best = describe_best(longest(nodes).end.state.best)
+        if best:
+            console.print(best, highlight=False)
     for fault in faults:
         console.print(Text(fault, style="bold red"))
     if not faults:

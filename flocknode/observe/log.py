@@ -87,20 +87,42 @@ class _Sink:
             self._lost += 1
 
 
+REPEATED_S = 10.0
+MOST_REMEMBERED = 256
+
+
 class Bridge(logging.Handler):
-    """Sends what libraries say through the standard logging module to a node's log."""
+    """Sends what libraries say through the standard logging module to a node's log, without repeating it."""
 
     def __init__(self, logger: Logger, level: int = logging.WARNING) -> None:
         super().__init__(level)
         self._logger = logger
+        self._said: dict[tuple[str, object], tuple[float, int]] = {}
+        """When each message was written last, and how often it came since."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Log the record. Never raises, whatever arguments the library gave."""
+        """Write a record; the same one again `REPEATED_S` later, with how often it came meanwhile.
+
+        Never raises, whatever arguments the library gave.
+        """
         with suppress(Exception):
-            fields: dict[str, object] = {"logger": record.name, "message": _message(record)}
-            if record.exc_info:
-                fields["exc_info"] = record.exc_info
-            self._logger.log(_known_level(record.levelno), "library", **fields)
+            self._emit(record)
+
+    def _emit(self, record: logging.LogRecord) -> None:
+        key = record.name, record.msg
+        last_s, repeated = self._said.pop(key, (record.created - REPEATED_S, 0))
+        if 0 <= record.created - last_s < REPEATED_S:
+            self._said[key] = last_s, repeated + 1
+            return
+        self._said[key] = record.created, 0
+        if len(self._said) > MOST_REMEMBERED:
+            del self._said[next(iter(self._said))]
+        fields: dict[str, object] = {"logger": record.name, "message": _message(record)}
+        if repeated:
+            fields["repeated"] = repeated
+        if record.exc_info:
+            fields["exc_info"] = record.exc_info
+        self._logger.log(_known_level(record.levelno), "library", **fields)
 
 
 def _message(record: logging.LogRecord) -> str:

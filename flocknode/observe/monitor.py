@@ -8,7 +8,7 @@ its work takes. A begin is a warning and an end is an information, both under th
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Final
 
@@ -21,7 +21,8 @@ from flocknode.observe.own_watch import PlaceWatch, UpdateWatch
 from flocknode.observe.round_watch import RoundWatch, Times
 from flocknode.observe.rules import RULES
 from flocknode.observe.words import MOST_NAMED, listed
-from flocknode.transport.base import Dial, Member
+from flocknode.transport.base import Member, TransportStats
+from flocknode.transport.standing import Standing
 from protocol.events import Notify
 from protocol.keys import PeerId
 from protocol.params import ProtocolParams
@@ -89,12 +90,16 @@ class Monitor:
 
         self._contained(take_in)
 
-    def look(self, connected: Iterable[PeerId], dials: Mapping[PeerId, Dial]) -> None:
-        """Take in who is connected and how dialling went, and tell what has become due."""
+    def standing_changed(self, peer: PeerId, standing: Standing) -> None:
+        """Take in that a peer is throttled from now on, or refused, or in good standing again."""
+        self._contained(lambda: self._network.standing_is(peer, standing, self.clock()))
+
+    def look(self, connected: Iterable[PeerId], stats: TransportStats) -> None:
+        """Take in who is connected, how they stand and how dialling went, and tell what has become due."""
 
         def take_in() -> None:
             now_s = self.clock()
-            self._network.look(connected, dials, now_s)
+            self._network.look(connected, stats, now_s)
             self._round.look(now_s)
 
         self._contained(take_in)

@@ -9,7 +9,8 @@ from attrs import define, field
 
 from flocknode.observe.conditions import Conditions
 from flocknode.observe.words import MOST_NAMED, listed
-from flocknode.transport.base import Dial, Member
+from flocknode.transport.base import Dial, Member, TransportStats
+from flocknode.transport.standing import Level, Standing
 from protocol.events import Notify
 from protocol.keys import PeerId, peer_name
 
@@ -64,12 +65,25 @@ class NetworkWatch:
         figures = {"peer": name, "messages": messages, "bytes": bytes_}
         self.conditions.holds("message_dropped", now_s, what, name, **figures)
 
-    def look(self, connected: Iterable[PeerId], dials: Mapping[PeerId, Dial], now_s: float) -> None:
-        """Take in who is connected, and how dialling the others went."""
+    def standing_is(self, peer: PeerId, standing: Standing, now_s: float) -> None:
+        """Take in how a peer stands with this node (docs/PROTOCOL.md section 8.7)."""
+        name, score = peer_name(peer), round(standing.score, 1)
+        figures = {"peer": name, "score": score, "dropped": standing.dropped}
+        for level, what in _STANDINGS.items():
+            if standing.level is level:
+                told = f"peer {name} {what}: its score is {score}, {standing.dropped} messages were dropped"
+                self.conditions.holds(level.value, now_s, told, name, **figures)
+            else:
+                self.conditions.gone(level.value, now_s, name)
+
+    def look(self, connected: Iterable[PeerId], stats: TransportStats, now_s: float) -> None:
+        """Take in who is connected, how they stand, and how dialling the others went."""
+        for peer, standing in stats.standings.items():
+            self.standing_is(peer, standing, now_s)
         links = {peer_name(peer) for peer in connected}
         self.conditions.retain("message_dropped", self._dropping, now_s)
         self._dropping = set()
-        self._look_at_links(links, {peer_name(peer): dial for peer, dial in dials.items()}, now_s)
+        self._look_at_links(links, {peer_name(peer): dial for peer, dial in stats.dials.items()}, now_s)
         self._look_at_networks(links, now_s)
         if self._network_height <= self._height + 1:
             self.conditions.gone("behind", now_s)
@@ -132,13 +146,14 @@ class NetworkWatch:
     def _look_at_quorum(self, links: set[str], me: str, now_s: float) -> None:
         useful = {peer for peer in links if self._foreign.get(peer, ("",))[0] not in ("network", "version")}
         there, all_ = len((useful | {me}) & self._validators), len(self._validators)
+        itself = ", this one counted" if me in self._validators else ""
         if there >= self._quorum:
             self.conditions.gone("below_quorum", now_s)
         elif now_s - self.began_s >= STARTING_S:
             self.conditions.holds(
                 "below_quorum",
                 now_s,
-                f"{there} of {all_} validators are connected, this one counted, {self._quorum} are needed: "
+                f"{there} of {all_} validators are connected{itself}, {self._quorum} are needed: "
                 "nothing is decided; waiting since {since}",
                 connected=there,
                 validators=all_,
@@ -173,6 +188,11 @@ class NetworkWatch:
                 peers=list(differing)[:MOST_NAMED],
             )
 
+
+_STANDINGS: Final[Mapping[Level, str]] = {
+    Level.THROTTLED: "is throttled for what it sends",
+    Level.REFUSED: "is disconnected for what it sends, and refused for a while",
+}
 
 _HANDLERS: Final[Mapping[str, Callable[[NetworkWatch, Mapping[str, Any]], None]]] = {
     "phase": NetworkWatch._on_height,

@@ -14,12 +14,14 @@ from typing import TypeAlias
 from attrs import frozen
 
 from flocknode.config import load_node_dir
+from flocknode.contract import contract_name
 from flocknode.gamma import describe_gamma
 from flocknode.observe.ledger import LedgerEnd, LedgerError, Step, end_of, walk
 from flocknode.observe.nodelog import Evaluation, NodeLog
 from flocknode.observe.rounds import RoundRecord, rounds_of
 from protocol.keys import peer_name
 from protocol.ledger.chain import ChainError
+from protocol.ledger.state import LedgerState
 from protocol.params import Genesis
 
 Scores: TypeAlias = Mapping[str, float]
@@ -166,14 +168,21 @@ def make_report(nodes: Sequence[NodeRecord], background: Background) -> Json:
         "network": genesis.network.hex(),
         "task": genesis.task,
         "profile": genesis.params.profile,
+        "contract": contract_name(genesis.params),
         "gamma": describe_gamma(genesis.params),
         "seed": background.seed,
         "rounds": [_round(record, logs, s) for record, s in zip(records, scores, strict=True)],
         "plain_fedavg": [{"loss": s.get("loss"), "accuracy": s.get("accuracy")} for s in background.plain],
+        "best_model": _best(longest(nodes).end.state),
         "nodes": [_node(node, background.roles) for node in nodes],
         "consistent": is_consistent(nodes),
         "supply_conserved": is_supply_conserved(nodes),
     }
+
+
+def _best(state: LedgerState) -> Json | None:
+    """Return the best model's round and digest; None under FLock's contract, which names none."""
+    return None if state.best is None else {"round": state.best.round, "digest": state.best.digest.hex()}
 
 
 def _round(record: RoundRecord, logs: Mapping[bytes, NodeLog], scores: Scores) -> Json:

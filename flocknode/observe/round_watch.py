@@ -106,7 +106,7 @@ class RoundWatch:
         )
 
     def _on_judged(self, fields: Mapping[str, Any], now_s: float) -> None:
-        if fields["vote"] or not fields["why"]:
+        if fields["vote"]:
             self.conditions.gone("abstained", now_s)
             return
         self.conditions.holds(

@@ -33,7 +33,7 @@ RULES: Final[tuple[Rule, ...]] = (
         name="not_admitted",
         meaning="Peers that can be reached end every connection in its handshake.",
         advice="Ask them whether this node's peer id is in the member list of their node.toml; "
-        "compare network.psk; see whether their logs say `refused`.",
+        "compare network.key; see whether their logs say `refused`.",
         begins_after_s=5.0,
         ends_after_s=10.0,
     ),
@@ -63,6 +63,18 @@ RULES: Final[tuple[Rule, ...]] = (
         meaning="A peer sends more than this node takes in; what was dropped is sent again later.",
         advice="If other peers say the same of it, ask its operator; else this node is too slow.",
         ends_after_s=30.0,
+    ),
+    Rule(
+        name="throttled",
+        meaning="A peer has sent what no honest node sends, or too much; less of it is taken in.",
+        advice="Ask its operator; `penalised` lines say what it sent.",
+        ends_after_s=30.0,
+    ),
+    Rule(
+        name="refused",
+        meaning="A peer has gone on so, and is disconnected for a while, longer each time.",
+        advice="Ask its operator; where all peers are refused, look at this node's own version and genesis.",
+        ends_after_s=10.0,
     ),
     # -- this node's part in rounds ----------------------------------------------------------------
     Rule(

@@ -20,6 +20,7 @@ WEIGHTS: Final[Mapping[str, float]] = {
     # What an honest peer on another round, or behind a bad link, sends too.
     "stale": 0.0,
     "early": 0.0,
+    "unasked": 0.0,
     "silent": 0.0,
     "write-timeout": 0.0,
     "outbox-overflow": 0.0,

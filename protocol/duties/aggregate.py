@@ -57,7 +57,6 @@ def claim(desk: Desk, result: AggregateResult) -> None:
         return
     proposers = desk.learning.proposers
     desk.put_blob(result.sum_digest, result.sum)
-    desk.memory.blobs.add(result.sum_digest)
     desk.outbox.publish(
         desk.state.round,
         Kind.AGGREGATE_CLAIM,
@@ -87,5 +86,4 @@ def current_claim(desk: Desk) -> Statement | None:
 def take_sum(desk: Desk) -> None:
     claim = current_claim(desk)
     if claim is not None and isinstance(claim.body, AggregateClaim):
-        desk.memory.blobs.add(claim.body.sum_digest)
         desk.want_blob(claim.body.sum_digest, (claim.sender,), desk.state.validators)

@@ -132,7 +132,6 @@ def verify_job(desk: Desk) -> VerifyJob | None:
     commitments = [commitment_of(desk, contribution) for contribution in learning.contributors]
     if not z_root or None in commitments:
         return None
-    desk.memory.blobs.add(claim.sum_digest)
     if not desk.want_blob(claim.sum_digest, (claim.aggregator,), state.validators):
         return None
     weights = {bundle.peer: bundle.weight for bundle in learning.sharers}

@@ -55,7 +55,6 @@ def contribute(desk: Desk) -> None:
         return
     result = memory.contributed
     desk.put_blob(result.upload_digest, result.upload)
-    memory.blobs.add(result.upload_digest)
     desk.outbox.publish(
         round_,
         Kind.CONTRIBUTION,

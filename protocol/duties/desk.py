@@ -10,9 +10,10 @@ from attrs import define, evolve, field
 from protocol import durable
 from protocol.checks import Checks
 from protocol.context import RoundContext
-from protocol.events import Fetch, PutBlob, RunJob
+from protocol.events import DropBlob, Fetch, PutBlob, RunJob
 from protocol.jobs import Job
 from protocol.ledger.chain import Chain
+from protocol.ledger.judgement import Yardstick
 from protocol.ledger.state import LedgerState, Phase, RoundState
 from protocol.local import PhaseClock, RoundMemory
 from protocol.outbox import Outbox
@@ -40,11 +41,13 @@ class Desk:
     memory: RoundMemory = field(init=False)
     clock: PhaseClock = field(init=False)
     blobs: set[bytes] = field(factory=set, init=False)
+    blob_rounds: dict[bytes, int] = field(factory=dict, init=False)
+    """The round in which each blob was last wanted or made; written down before it is fetched or put."""
     fetching: set[bytes] = field(factory=set, init=False)
     unavailable: set[bytes] = field(factory=set, init=False)
     seeds: dict[int, bytes] = field(factory=dict, init=False)
     residual: durable.Residual | None = field(default=None, init=False)
-    largest_loss: float = field(default=0.0, init=False)
+    yardstick: Yardstick = field(factory=Yardstick, init=False)
     _context: tuple[int, RoundContext] | None = field(default=None, init=False)
     _worked_out: dict[Hashable, tuple[Hashable, Any]] = field(factory=dict, init=False)
 
@@ -138,25 +141,52 @@ class Desk:
         holders = tuple(dict.fromkeys(peer for peer in source if peer != self.me))
         reserves = tuple(dict.fromkeys(peer for peer in others if peer != self.me and peer not in holders))
         if blob not in self.fetching and blob not in self.unavailable and (holders or reserves):
+            self.note_blob(blob)
             self.fetching.add(blob)
             self.outbox.add(Fetch(blob, holders, reserves))
         return False
 
-    def take_blob(self, blob: bytes) -> None:
-        """A fetch succeeded."""
+    def note_blob(self, blob: bytes) -> None:
+        """§7.6. Write down that the blob is of this round, so that it goes with it whatever happens."""
+        round_, known = self.memory.round, self.blob_rounds.get(blob)
+        if known == round_:
+            return
+        self.outbox.persist(durable.BLOB, durable.round_key(round_, blob), b"")
+        if known is not None:
+            self.outbox.persist(durable.BLOB, durable.round_key(known, blob), None)
+        self.blob_rounds[blob] = round_
+
+    def drop_blob(self, blob: bytes) -> None:
+        """Let a blob go, and a fetch of it that may be under way."""
+        known = self.blob_rounds.pop(blob, None)
+        if known is not None:
+            self.outbox.persist(durable.BLOB, durable.round_key(known, blob), None)
         self.fetching.discard(blob)
-        self.blobs.add(blob)
+        self.unavailable.discard(blob)
+        self.blobs.discard(blob)
+        self.outbox.add(DropBlob(blob))
+
+    def take_blob(self, blob: bytes) -> None:
+        """Take a blob that was fetched; one that is not wanted any more, whose fetch was late, is let go."""
+        self.fetching.discard(blob)
+        if blob in self.blob_rounds:
+            self.blobs.add(blob)
+        elif blob not in self.blobs:
+            self.outbox.add(DropBlob(blob))
 
     def miss_blob(self, blob: bytes) -> None:
         """A fetch failed: try again once a repair interval."""
         self.fetching.discard(blob)
-        self.unavailable.add(blob)
+        if blob in self.blob_rounds:
+            self.unavailable.add(blob)
 
     def retry_blobs(self) -> None:
         """By now somebody else may have what nobody had."""
         self.unavailable.clear()
 
     def put_blob(self, blob: bytes, data: bytes) -> None:
+        """Keep a blob that this node has made, to the end of the next round."""
+        self.note_blob(blob)
         self.blobs.add(blob)
         self.outbox.add(PutBlob(blob, data))
 

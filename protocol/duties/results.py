@@ -61,7 +61,6 @@ def on_checked_upload(desk: Desk, result: CheckUploadResult) -> None:
 
 def on_verified(desk: Desk, result: VerifyResult) -> None:
     desk.memory.findings.verified = result
-    desk.memory.blobs.add(result.model_digest)
     desk.put_blob(result.model_digest, result.model)
     desk.outbox.notify(
         "verified",
@@ -80,7 +79,6 @@ def on_dispute(desk: Desk, result: DisputeResult) -> None:
             (result.sum_digest, result.sum),
             (result.repaired.model_digest, result.repaired.model),
         ):
-            desk.memory.blobs.add(blob)
             desk.put_blob(blob, data)
 
 

@@ -28,7 +28,6 @@ def take_and_sign(desk: Desk, *, witnessing: bool) -> None:
         upload = statement.body.upload_digest
         if upload in memory.bad_uploads or not want_upload(desk, bundle.peer, upload):
             continue
-        memory.blobs.add(upload)
         if upload not in memory.checked_uploads:
             desk.run(f"check-upload/{upload.hex()}", CheckUploadJob(desk.context, upload))
         elif witnessing:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from math import isfinite, isnan
+from math import isnan
 
 from protocol import durable, keys
 from protocol.duties.check import candidate, collect_pinned_findings, verify_job
 from protocol.duties.desk import Desk
 from protocol.duties.uploads import upload_holders
 from protocol.jobs import DisputeJob, EvaluateJob, EvaluateResult
-from protocol.ledger.judgement import Losses, Opinion
+from protocol.ledger.judgement import Losses, Opinion, Yardstick
 from protocol.ledger.state import PinnedContribution
 from protocol.messages import Kind, SealedVote, VoteOpening, vote_hash
 from protocol.params import MICRO, ProtocolParams
@@ -50,25 +50,22 @@ def has_best(desk: Desk) -> bool:
 
 
 def decide_vote(desk: Desk, ballot: int, result: EvaluateResult) -> VoteOpening:
-    """Return the opening that this evaluation leads to; remembers, durably, how large losses can be."""
-    largest = largest_loss(result, desk.largest_loss)
-    if desk.rules.params.judgement is not None and largest > desk.largest_loss:
-        desk.largest_loss = largest
-        desk.outbox.persist(durable.LOSS, durable.LOSS_KEY, durable.encode_loss(largest))
-    vote, loss, opinion = judge(desk.rules.params, result, largest)
+    """Return the opening that this evaluation leads to; remembers, durably, what was measured."""
+    params = desk.rules.params
+    vote, loss, opinion = judge(params, result, desk.yardstick)
+    keep_yardstick(desk, measure(params, result, desk.yardstick, desk.state.round))
     salt = keys.derive(desk.my_secrets().vote_salt, bytes((ballot,)))
     return VoteOpening(ballot, vote, loss, salt, opinion.change, opinion.improves, opinion.done)
 
 
-def judge(params: ProtocolParams, result: EvaluateResult, largest: float) -> tuple[int, int, Opinion]:
+def judge(params: ProtocolParams, result: EvaluateResult, yardstick: Yardstick) -> tuple[int, int, Opinion]:
     """§6. Return (vote, loss_micro, opinion) of an opening under this network's contract.
 
     FLock's: +1 iff the candidate's loss is not worse than the current one by more than the tolerance. The
-    interim rule: `Judgement.form_opinion`, where `largest` is what `largest_loss` gives.
+    interim rule: `Judgement.form_opinion`.
     """
     if params.judgement is not None:
-        losses = Losses(result.current_loss, result.candidate_loss, result.best_loss, largest)
-        vote, opinion = params.judgement.form_opinion(losses, result.done)
+        vote, opinion = params.judgement.form_opinion(losses_of(result), yardstick, result.done)
         return vote, 0, opinion
     if result.current_loss is None or result.candidate_loss is None:
         return ABSTAIN, 0, Opinion()
@@ -76,13 +73,23 @@ def judge(params: ProtocolParams, result: EvaluateResult, largest: float) -> tup
     return (VOTE_FOR if candidate <= current + params.tolerance_micro else VOTE_AGAINST), candidate, Opinion()
 
 
-def largest_loss(result: EvaluateResult, known: float) -> float:
-    """Return the largest magnitude of a finite loss of an accepted model: `known`, or one of this result.
+def measure(params: ProtocolParams, result: EvaluateResult, yardstick: Yardstick, round_: int) -> Yardstick:
+    """Return a voter's yardstick after it has evaluated the candidate of `round_`; FLock's needs none."""
+    if params.judgement is None:
+        return yardstick
+    losses = losses_of(result)
+    return yardstick.measured(losses, round_, params.judgement.relative_change(losses, yardstick))
 
-    Never the candidate's, which nobody has accepted: a poison could make every difference look small.
-    """
-    accepted = [loss for loss in (result.current_loss, result.best_loss) if loss is not None]
-    return max([known, *(abs(loss) for loss in accepted if isfinite(loss))])
+
+def losses_of(result: EvaluateResult) -> Losses:
+    return Losses(result.current_loss, result.candidate_loss, result.best_loss)
+
+
+def keep_yardstick(desk: Desk, yardstick: Yardstick) -> None:
+    """Take another yardstick, durably."""
+    if yardstick != desk.yardstick:
+        desk.yardstick = yardstick
+        desk.outbox.persist(durable.YARDSTICK, durable.YARDSTICK_KEY, yardstick.to_bytes())
 
 
 def loss_micro(loss: float) -> int:
@@ -124,7 +131,6 @@ def dispute(desk: Desk) -> None:
         return
     held = []
     for contribution in learning.contributors:
-        desk.memory.blobs.add(contribution.upload_digest)
         held.append(want_disputed_upload(desk, contribution))
     collect_pinned_findings(desk)
     job = verify_job(desk)

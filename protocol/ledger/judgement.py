@@ -12,18 +12,28 @@ ledger, and all that is done with it, is integers.
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterable, Mapping
 from fractions import Fraction
-from math import isfinite, isnan
+from math import isfinite, isnan, nan, sqrt
+from statistics import mean
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
-from protocol.codec import bytes_of, int_range
+from protocol.codec import DecodeError, bytes_of, int_range
 from protocol.ledger.economy import EconomyError
 
 PERMILLE = 1000
 MAX_CHANGE = 16
 """The largest coarse change by magnitude; what changes more, or is not finite, counts as this."""
+LARGEST_CHANGE = Fraction(1 << 20)
+"""The largest relative change by magnitude."""
+HISTORY = 16
+"""Accepted sums whose changes a voter remembers."""
+LEAST_HISTORY = 4
+UNKNOWN_NOISE = 0.5
+DEVIATIONS = 2
+LARGEST_REMEMBERED = 4.0
 
 
 @frozen
@@ -38,9 +48,10 @@ class BestModel:
 class Opinion:
     """What an opened vote says beyond +1 or -1.
 
-    `change`: how much worse the candidate is than the worse of its comparisons with the current and the best
-    model, in steps of tolerance / `steps`, rounded up, clipped to +-16; below zero where it is better than
-    both. `improves`: its loss is below the best model's. `done`: the voter's task says that it is done.
+    `change`: the worse of the candidate's comparisons with the current and the best model, in half doublings
+    of what this voter cannot tell from noise: 0 within it, k > 0 where it is worse by at most 2^(k/2) times
+    that and by more than 2^((k-1)/2) times, below zero where it is better by as much, clipped to +-16.
+    `improves`: its loss is below the best model's. `done`: the voter's task says that it is done.
     """
 
     change: int = field(default=0, validator=int_range(-MAX_CHANGE, MAX_CHANGE))
@@ -52,14 +63,72 @@ class Opinion:
 class Losses:
     """What a voter measured, on its own validation split: None where it could not, NaN counts as None.
 
-    `best` None: the best model was not at hand; `largest`: the largest magnitude of a finite loss that this
-    voter has measured of an accepted model, the initial one among them.
+    `best` None: the best model was not at hand.
     """
 
     current: float | None
     candidate: float | None
-    best: float | None
+    best: float | None = None
+
+
+@frozen
+class Yardstick:
+    """What a voter has measured before; private to it, durable, and only of models that were accepted.
+
+    `largest`: the largest magnitude of a finite loss. `changes`: the relative changes that it measured of its
+    last 16 accepted sums, oldest first. `pending`: that of the candidate of `round`, not yet accepted.
+    """
+
     largest: float = 0.0
+    changes: tuple[float, ...] = ()
+    round: int = 0
+    pending: float | None = None
+
+    @property
+    def noise(self) -> float:
+        """Return the relative change that this voter cannot tell from noise; 1/2 while it has seen too few.
+
+        The mean of `changes` and two deviations, each change counted as at most `LARGEST_REMEMBERED`, so that
+        a poison that was accepted does not hide all later ones. Means are exact, and roots correctly rounded.
+        """
+        if len(self.changes) < LEAST_HISTORY:
+            return UNKNOWN_NOISE
+        middle = mean(map(Fraction, self.changes))
+        deviation = sqrt(mean((Fraction(change) - middle) ** 2 for change in self.changes))
+        return float(middle) + DEVIATIONS * deviation
+
+    def measured(self, losses: Losses, round_: int, change: float | None) -> Yardstick:
+        """Return the yardstick after an evaluation of `round_`.
+
+        The candidate's loss does not count for `largest`: nobody has accepted it, and a poison could make
+        every difference look small.
+        """
+        known = [abs(x) for x in (losses.current, losses.best) if x is not None and isfinite(x)]
+        return evolve(self, largest=max([self.largest, *known]), round=round_, pending=change)
+
+    def ended(self, round_: int, accepted: bool) -> Yardstick:
+        """Return the yardstick after the end of `round_`."""
+        if self.pending is None or self.round != round_:
+            return self
+        change = max(-LARGEST_REMEMBERED, min(LARGEST_REMEMBERED, self.pending))
+        changes = (*self.changes, change)[-HISTORY:] if accepted else self.changes
+        return evolve(self, changes=changes, pending=None)
+
+    def to_bytes(self) -> bytes:
+        """Return the record: doubles, big endian: largest, round, pending or NaN, changes."""
+        pending = nan if self.pending is None else self.pending
+        return struct.pack(f">{3 + len(self.changes)}d", self.largest, self.round, pending, *self.changes)
+
+    @staticmethod
+    def from_bytes(record: bytes) -> Yardstick:
+        """Return the yardstick of a record. Raises `DecodeError` for what is none."""
+        count, rest = divmod(len(record), 8)
+        if rest or not 3 <= count <= 3 + HISTORY:
+            raise DecodeError(f"a yardstick of {len(record)} bytes")
+        largest, round_, pending, *changes = struct.unpack(f">{count}d", record)
+        if not all(isfinite(x) for x in (largest, round_, *changes)) or largest < 0 or round_ < 0:
+            raise DecodeError("a yardstick that is no number")
+        return Yardstick(largest, tuple(changes), int(round_), pending if isfinite(pending) else None)
 
 
 @frozen(kw_only=True)
@@ -67,69 +136,74 @@ class Judgement:
     """The numbers of the rule; all relative, so that no unit of a loss is in them.
 
     `tolerance_permille`: by what part of the reference loss a candidate may be worse. `floor_permille`: the
-    least reference, as a part of the largest loss of an accepted model. `steps`: coarse steps in one
-    tolerance. `full_step`: the grade from which a member of a refused sum pays the whole gamma.
-    `contrary_permille`: what a vote against a clear verdict costs at most, in thousandths of gamma.
+    least reference, as a part of the largest loss of an accepted model. A member of a refused sum pays
+    nothing up to the grade `free_step`, the whole gamma from `full_step` on, and in proportion in between.
+    `contrary_permille`: what a vote against a clear verdict costs, in thousandths of gamma.
     """
 
     tolerance_permille: int = field(default=100, validator=int_range(1, 1000 * PERMILLE))
     floor_permille: int = field(default=20, validator=int_range(0, PERMILLE))
-    steps: int = field(default=2, validator=int_range(1, MAX_CHANGE - 1))
-    full_step: int = field(default=MAX_CHANGE, validator=int_range(2, MAX_CHANGE))
+    free_step: int = field(default=4, validator=int_range(0, MAX_CHANGE - 1))
+    full_step: int = field(default=8, validator=int_range(1, MAX_CHANGE))
     contrary_permille: int = field(default=16, validator=int_range(0, PERMILLE))
 
     def __attrs_post_init__(self) -> None:
-        if self.full_step <= self.steps:
-            raise EconomyError(f"judgement: full_step {self.full_step} is not above steps {self.steps}")
+        if self.full_step <= self.free_step:
+            raise EconomyError(
+                f"judgement: full_step {self.full_step} is not above free_step {self.free_step}"
+            )
 
     # -- a voter ---------------------------------------------------------------------------------
 
-    def form_opinion(self, losses: Losses, done: bool = False) -> tuple[int, Opinion]:
+    def relative_change(self, losses: Losses, yardstick: Yardstick) -> float | None:
+        """Return by what part the candidate is worse than the worse of its comparisons; None: not comparable.
+
+        At most `LARGEST_CHANGE` by magnitude, and that where the candidate's loss is not finite while the
+        current model's is: it is too wild. The vote does not go by this number, which is rounded.
+        """
+        worse = self._worse(losses, yardstick)
+        return None if worse is None else float(worse)
+
+    def form_opinion(self, losses: Losses, yardstick: Yardstick, done: bool = False) -> tuple[int, Opinion]:
         """Return the vote and the opinion that these losses lead to.
 
         +1 iff the candidate is worse than neither the current nor the best model by more than the tolerance.
-        A candidate without a finite loss gets -1 where the current model has one: it is too wild. Who cannot
-        measure the current model either, or failed to measure the candidate, abstains.
+        Who cannot measure the current model, or failed to measure the candidate, abstains.
         """
-        current, candidate = _usable(losses.current), losses.candidate
-        if current is None or candidate is None:
+        worse = self._worse(losses, yardstick)
+        if worse is None:
             return 0, Opinion()
-        if not isfinite(candidate):
-            return (-1, Opinion(MAX_CHANGE)) if isfinite(current) else (0, Opinion())
-        best = _usable(losses.best)
-        worst = max(
-            self._steps_worse(candidate, reference, losses.largest)
-            for reference in (current, best)
-            if reference is not None
-        )
-        return self.vote_of(worst), Opinion(worst, best is not None and candidate < best, done)
-
-    def vote_of(self, change: int) -> int:
-        """Return the vote that goes with a coarse change: within the tolerance, or not."""
-        return 1 if change <= self.steps else -1
+        tolerance = Fraction(self.tolerance_permille, PERMILLE)
+        square = (worse / max(tolerance, Fraction(yardstick.noise))) ** 2
+        step = next((k for k in range(MAX_CHANGE) if square <= 1 << k), MAX_CHANGE)
+        best, candidate = _usable(losses.best), losses.candidate
+        improves = best is not None and candidate is not None and candidate < best
+        return (1 if worse <= tolerance else -1), Opinion(step if worse > 0 else -step, improves, done)
 
     def is_sound(self, vote: int, opinion: Opinion) -> bool:
         """Return whether vote and opinion can stand in one opening: who abstains says nothing else."""
-        return opinion == Opinion() if vote == 0 else vote == self.vote_of(opinion.change)
+        if vote == 0:
+            return opinion == Opinion()
+        return opinion.change <= 0 if vote == 1 else opinion.change >= 0
 
-    def _steps_worse(self, candidate: float, reference: float, largest: float) -> int:
-        """Return the coarse change of a finite `candidate` against `reference`, which may be infinite."""
-        if not isfinite(reference):
-            return -MAX_CHANGE
-        scale = max(abs(Fraction(reference)), Fraction(largest) * self.floor_permille / PERMILLE)
-        worse = Fraction(candidate) - Fraction(reference)
-        if scale == 0:
-            return MAX_CHANGE if worse > 0 else -MAX_CHANGE if worse < 0 else 0
-        steps = worse * self.steps * PERMILLE / (scale * self.tolerance_permille)
-        return max(-MAX_CHANGE, min(MAX_CHANGE, -(-steps.numerator // steps.denominator)))
+    def _worse(self, losses: Losses, yardstick: Yardstick) -> Fraction | None:
+        current, candidate = _usable(losses.current), losses.candidate
+        if current is None or candidate is None:
+            return None
+        if not isfinite(candidate):
+            return LARGEST_CHANGE if isfinite(current) else None
+        best = _usable(losses.best)
+        known = yardstick.measured(losses, 0, None).largest
+        least = Fraction(known) * self.floor_permille / PERMILLE
+        references = [reference for reference in (current, best) if reference is not None]
+        return max(_change(candidate, reference, least) for reference in references)
 
     # -- the ledger ------------------------------------------------------------------------------
 
     def member_price(self, grade: int, gamma: int) -> int:
         """Return what each member of a sum that was refused with this grade pays, in units."""
-        above = min(grade, self.full_step) - self.steps
-        span = self.full_step - self.steps
-        return gamma * above**2 // span**2 if above > 0 else 0
+        above = min(grade, self.full_step) - self.free_step
+        return gamma * max(0, above) // (self.full_step - self.free_step)
 
     def contrary_price(self, winning: int, losing: int, gamma: int) -> int:
         """Return what each vote against the verdict pays: nothing unless three quarters were of one mind."""
@@ -138,6 +212,17 @@ class Judgement:
 
 def _usable(loss: float | None) -> float | None:
     return None if loss is None or isnan(loss) else loss
+
+
+def _change(candidate: float, reference: float, least: Fraction) -> Fraction:
+    """Return by what part of `reference`, at least of `least`, a finite candidate is worse, exactly."""
+    if not isfinite(reference):
+        return -LARGEST_CHANGE
+    scale = max(abs(Fraction(reference)), least)
+    worse = Fraction(candidate) - Fraction(reference)
+    if scale == 0:
+        return LARGEST_CHANGE if worse > 0 else -LARGEST_CHANGE if worse < 0 else Fraction(0)
+    return max(-LARGEST_CHANGE, min(LARGEST_CHANGE, worse / scale))
 
 
 def grade_of(changes: Iterable[int]) -> int:

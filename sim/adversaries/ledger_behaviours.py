@@ -33,6 +33,7 @@ from sim.adversaries.noise import Eclipser, Flooder, Oversender, Replayer
 from sim.adversaries.speakers import (
     DeafTo,
     FatEquivocator,
+    ForeignSpeaker,
     LateAdvertiser,
     LowOrderAdvertiser,
     ReadyPadder,
@@ -229,6 +230,10 @@ SPEAKERS: Mapping[str, Behaviour] = {
         about="sends noise, requests and endless statements beside each message",
         make=lambda actor: Flooder(actor.identity, actor.network, actor.option("count", 4)),
         options=frozenset({"count"}),
+    ),
+    "foreign-speaker": Behaviour(
+        about="speaks for another network, in another version, or in kinds that nobody knows",
+        make=lambda actor: ForeignSpeaker(),
     ),
     "oversender": Behaviour(
         about="sends messages beyond every limit",

@@ -7,11 +7,13 @@ from collections.abc import Callable
 
 from attrs import define, evolve, field
 
-from protocol.envelope import Statement
+from protocol.codec import decode, encode
+from protocol.envelope import Envelope, Statement
 from protocol.events import Broadcast, Effect, Event, RunJob, Send
 from protocol.jobs import DealJob
 from protocol.keys import CURVE25519_P, Identity, agreement_secret
 from protocol.messages import (
+    MESSAGE_BYTES,
     Body,
     Held,
     KeyAdvert,
@@ -229,3 +231,31 @@ def _is_broadcast(effect: Effect, body: type, round_: int) -> bool:
         return False
     statement = read_statement(effect.data)
     return isinstance(statement.body, body) and statement.round == round_
+
+
+@define(eq=False)
+class ForeignSpeaker(Filter):
+    """Speaks as a node with another genesis, a newer version, or kinds to come would, in turn.
+
+    Nothing of this is a lie, and nobody may hold it against the node.
+    """
+
+    said: int = field(default=0, init=False)
+
+    def effects(self, effects: list[Effect]) -> list[Effect]:
+        """Return the effects with every message made foreign."""
+        return [
+            self._spoken(effect) if isinstance(effect, Broadcast | Send) else effect for effect in effects
+        ]
+
+    def _spoken(self, effect: Broadcast | Send) -> Effect:
+        envelope = decode(Envelope, effect.data, MESSAGE_BYTES)
+        self.said += 1
+        match self.said % 3:
+            case 0:
+                envelope = evolve(envelope, network=bytes(b ^ 0xFF for b in envelope.network))
+            case 1:
+                envelope = evolve(envelope, version=envelope.version + 1)
+            case _:
+                envelope = evolve(envelope, kind=255)
+        return evolve(effect, data=encode(envelope))

@@ -10,6 +10,7 @@ COMMANDS = {
     "run": ("sim.cli.run:run", "Run a scenario in virtual time."),
     "fuzz": ("sim.cli.fuzz:fuzz", "Run scenarios drawn at random; shrink and report what fails."),
     "figures": ("sim.cli.figures:figures", "Run the papers' experiments again and draw them."),
+    "honest": ("sim.cli.honest:honest", "Long runs of honest nodes: does anybody pay for honesty?"),
     "attacks": ("sim.cli.attacks:attacks", "Run every attack and say what becomes of it."),
     "mutants": ("sim.cli.mutants:mutants", "Plant bugs and say which check finds each."),
     "wire": ("sim.cli.wire:wire", "Fuzz what a node reads and what its engine hears."),

@@ -12,9 +12,9 @@ from attrs import frozen
 
 from protocol.admission import CHECK_RELEASES
 from protocol.cited import CACHE_BYTES, CACHE_SIZE
+from protocol.early import EARLY_BYTES, EARLY_MESSAGES
 from protocol.engine import Engine
 from protocol.messages import Kind
-from protocol.negotiation import EARLY_BYTES, EARLY_MESSAGES
 from sim.invariants.memory import kept_by, most_kept
 
 REASONS = 32
@@ -52,17 +52,20 @@ def bounds(engine: Engine, forged: int = 0) -> Iterator[Bound]:
     yield from _of_agreement(engine, validators, forged)
     yield from _of_round(engine, members)
     talks, desk = engine.negotiation, engine.desk
-    for peer, early in talks._early.items():
-        yield Bound(f"early messages of {peer.hex()[:8]}", len(early), EARLY_MESSAGES)
-        waiting = sum(statement.kept_bytes for statement in early)
+    for peer, early in talks.early_messages().items():
+        yield Bound(f"early messages of {peer.hex()[:8]}", early, EARLY_MESSAGES)
+    for peer, waiting in talks.early_bytes().items():
         yield Bound(f"bytes of early messages of {peer.hex()[:8]}", waiting, EARLY_BYTES)
-    yield Bound("peers with early messages", len(talks._early), members)
+    yield Bound("peers with early messages", len(talks.early_messages()), members)
     yield Bound("peers helped", len(talks._helped_ms), members)
-    yield Bound("peers answered", len(talks._answered_ms), members)
+    yield Bound("peers told", len(engine.repair._told_ms), members)
+    yield Bound("providers of blocks", engine.sync.providers(), members)
+    yield Bound("peers served", engine.serving.peers(), members)
     yield Bound("reasons of refusals", len(engine.rejects), REASONS)
     yield Bound("blobs that are fetched", len(desk.fetching), 4 * members)
     yield Bound("blobs that nobody gave", len(desk.unavailable), 4 * members)
     yield Bound("blobs", len(desk.blobs), 8 * members)
+    yield Bound("blobs with a round", len(desk.blob_rounds), 12 * members)
 
 
 def _of_statements(engine: Engine, members: int) -> Iterator[Bound]:
@@ -108,4 +111,3 @@ def _of_round(engine: Engine, members: int) -> Iterator[Bound]:
     yield Bound("shares of one release", max(map(len, memory.released), default=0), 3 * members)
     yield Bound("uploads that were checked", len(memory.checked_uploads | memory.bad_uploads), 4 * members)
     yield Bound("jobs", len(memory.started), JOBS_OF_A_ROUND)
-    yield Bound("blobs of the round", len(memory.blobs), 8 * members)

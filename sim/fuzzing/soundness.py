@@ -24,7 +24,7 @@ from protocol.events import (
 from protocol.messages import MESSAGE_BYTES
 from protocol.offences import OFFENCES
 
-TIMER_KEYS = {"soft", "witness", "release", "late", "view", "repair"}
+TIMER_KEYS = {"soft", "witness", "release", "late", "view", "repair", "sync"}
 BUCKETS = {
     durable.BLOCK,
     durable.SNAPSHOT,
@@ -34,6 +34,7 @@ BUCKETS = {
     durable.SHARE,
     durable.OPENING,
     durable.RESIDUAL,
+    durable.BLOB,
 }
 LONGEST_TIMER_MS = 30 * 86_400_000
 

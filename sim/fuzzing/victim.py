@@ -38,7 +38,7 @@ from sim.fuzzing.soundness import check_effects
 MOST_EFFECTS = 60
 MOST_BYTES = 3 * (256 << 10)
 """What one message may make a node do and say: a few repair replies' worth."""
-TIMERS = ("soft", "witness", "release", "late", "view", "repair")
+TIMERS = ("soft", "witness", "release", "late", "view", "repair", "sync")
 
 
 @define(eq=False)

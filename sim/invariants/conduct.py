@@ -1,8 +1,8 @@
 """What no honest node may ever do, read off the messages it sends (docs/PROTOCOL.md sections 3 and 7).
 
 It never signs two statements for one slot, nor votes for or proposes two blocks in one view, through any
-number of restarts; it acts only on blocks that it has committed; and it never releases the shares of both of
-one dealer's secrets.
+number of restarts; it acts only on blocks that it has committed; it never releases the shares of both of one
+dealer's secrets; and it reports nobody for what an honest peer may send.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from attrs import define, field
 from protocol import durable
 from protocol.codec import decode
 from protocol.envelope import Envelope, Slot, Statement, slot_of
-from protocol.events import Broadcast, Effect, Persist, Send
+from protocol.events import Broadcast, Effect, Penalise, Persist, Send
 from protocol.ledger.block import (
     BlockKind,
     ContributionBody,
@@ -49,6 +49,11 @@ COMMITTED_FIRST: dict[Kind, tuple[BlockKind, ...]] = {
 """Which block of its own round, any one of those named, a statement rests on."""
 
 
+NEVER_REPORTED = ("stale", "early", "version", "network", "kind")
+"""docs/PROTOCOL.md section 8.6: what "an honest peer on another round can cause", and what "follows from
+another genesis or other software"."""
+
+
 @define(eq=False)
 class _Record:
     """What one node has committed and said so far."""
@@ -81,6 +86,8 @@ class Conduct:
                         _note_block(record, value)
                     case Send(_, data) | Broadcast(data):
                         _check_message(record, node.peer, data)
+                    case Penalise(_, why) if why in NEVER_REPORTED:
+                        raise InvariantError(f"a peer is reported for {why!r}, an accident")
         except InvariantError as error:
             raise InvariantError(f"node {node.index}: {error}") from error
 

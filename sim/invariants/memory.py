@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from protocol.admission import CHECK_RELEASES, NONCE_WINDOW
+from protocol.early import EARLY_MESSAGES
 from protocol.engine import Engine
 from protocol.events import Effect
-from protocol.negotiation import EARLY_MESSAGES
 from protocol.params import ProtocolParams
 from protocol.secagg.scheme import build_scheme
 from sim.invariants.base import InvariantError
@@ -57,6 +57,7 @@ def most_kept(params: ProtocolParams, validators: int) -> dict[str, int]:
         "statements": VERSIONS * (ROUNDS * slots + 1 + NONCE_WINDOW),
         "statement_bytes": VERSIONS * (ROUNDS * bytes_a_round + SMALL_BYTES * (1 + NONCE_WINDOW)),
         "early_messages": EARLY_MESSAGES,
+        "early_boxes": ROUNDS * VERSIONS,
         "timeouts": 2,
     }
 
@@ -72,6 +73,7 @@ def kept_by(engine: Engine) -> Mapping[str, Mapping[bytes, int]]:
         "statements": statements,
         "statement_bytes": sizes,
         "early_messages": engine.negotiation.early_messages(),
+        "early_boxes": engine.negotiation.early_boxes(),
         "timeouts": engine.agreement.timeouts_kept(),
     }
 

@@ -1,7 +1,7 @@
 """Resumption: a snapshot is of the block that it names, and a life begins where the stored chain ends.
 
-docs/PROTOCOL.md section 7.3: "behind the block that ends a round a node writes a snapshot", "At start a node
-takes up the state that its last stored block leads to".
+docs/PROTOCOL.md section 7.3: "behind the block that ends a round ... a node writes a snapshot", "At start a
+node takes up the state that its last stored block leads to".
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ from attrs import evolve
 from protocol import certificates
 from protocol import round as rounds
 from protocol.consensus import Action, Agreement, Decided, Emit
+from protocol.engine import Engine
 from protocol.judging import Judging
 from protocol.ledger.block import Block
 from protocol.ledger.chain import Chain, ChainError
@@ -51,6 +52,15 @@ def _any_certificate(right: Any) -> Any:
             raise ChainError(stored.block.height, "the certificate does not hold")
 
     return check_certificate
+
+
+def _reports_foreigners(right: Callable[..., None]) -> Any:
+    def reject(self: Engine, peer: bytes, reason: str, what: str) -> None:
+        right(self, peer, reason, what)
+        if reason in ("version", "network", "kind"):
+            self.outbox.penalise(peer, reason)
+
+    return reject
 
 
 def _in_stale_views(phase: VotePhase) -> Callable[[Any], Any]:
@@ -257,5 +267,13 @@ AGREEMENT = (
         caught_by="integrity",
         swaps=(Swap(Judging, "_agrees", _vouches_for_anything),),
         hunters=(Hunter(manifest="lying-leader"),),
+    ),
+    Mutant(
+        name="foreigners-reported",
+        about="a peer of another network or version is reported, and refused by all in the end",
+        breaks='8.6: "a node never reports itself, nor for ... another genesis or other software"',
+        caught_by="conduct",
+        swaps=(Swap(Engine, "_reject", _reports_foreigners),),
+        hunters=(Hunter(manifest="foreign-speaker"),),
     ),
 )

@@ -103,6 +103,21 @@ def _tail_unread(right: Callable[..., LedgerPosition]) -> Any:
     return resume
 
 
+def _nothing_dropped(right: Callable[..., None]) -> Any:
+    def drop_blobs(self: Lifecycle) -> None:
+        return None
+
+    return drop_blobs
+
+
+def _blobs_born_anew(right: Callable[..., None]) -> Any:
+    def load_secrets(self: Lifecycle, records: Records, blobs: frozenset[bytes]) -> None:
+        born = {durable.round_key(self.chain.state.round, blob): b"" for blob in sorted(blobs)}
+        right(self, {**records, durable.BLOB: born}, blobs)
+
+    return load_secrets
+
+
 def _never_answers(right: Any) -> Any:
     def send_statements(self: Repair, peer: bytes, statements: Any) -> None:
         return None
@@ -157,7 +172,7 @@ DURABILITY = (
     Mutant(
         name="snapshot-before-its-block",
         about="a snapshot of the state is written down in front of the block that led to it",
-        breaks='7.3: "behind the block that ends a round a node writes a snapshot"',
+        breaks='7.3: "behind the block that ends a round ... a node writes a snapshot"',
         caught_by="resumption",
         swaps=(Swap(Lifecycle, "take_snapshot", _snapshot_first),),
         hunters=(Hunter(manifest="calm"),),
@@ -176,6 +191,22 @@ DURABILITY = (
         breaks='7.3: "At start a node takes up the state that its last stored block leads to"',
         caught_by="resumption",
         swaps=(Swap(resume_module, "resume", _tail_unread),),
+        hunters=(Hunter(manifest="restarted-in-round-two"),),
+    ),
+    Mutant(
+        name="blobs-kept-for-ever",
+        about="no blob is ever dropped",
+        breaks='7.6: "In round r a node holds the models that count and blobs of rounds r - 1 and r"',
+        caught_by="holdings",
+        swaps=(Swap(Lifecycle, "_drop_blobs", _nothing_dropped),),
+        hunters=(Hunter(manifest="restarted-in-round-two"),),
+    ),
+    Mutant(
+        name="blobs-of-a-restart-are-new",
+        about="after a restart a node takes all blobs that it holds for those of the current round",
+        breaks='7.6: "the round is written down before the blob is fetched or made"',
+        caught_by="holdings",
+        swaps=(Swap(Lifecycle, "load_secrets", _blobs_born_anew),),
         hunters=(Hunter(manifest="restarted-in-round-two"),),
     ),
     Mutant(

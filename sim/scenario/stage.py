@@ -29,6 +29,7 @@ from sim.invariants.blobs import Blobs
 from sim.invariants.conduct import Conduct
 from sim.invariants.contract import Contract
 from sim.invariants.durability import Durability
+from sim.invariants.holdings import Holdings
 from sim.invariants.integrity import Integrity
 from sim.invariants.ledger import Ledger
 from sim.invariants.memory import Memory
@@ -161,6 +162,7 @@ def _add_invariants(stage: Stage) -> None:
         Supply(supply_of, total_units(stage.founding.genesis)),
         Durability(),
         Resumption(),
+        Holdings(),
         Conduct(),
         PaceKept(params, lambda: world.now),
         Shares(network),

@@ -34,29 +34,29 @@ def flocknode(*arguments: object, timeout_s: float = TIMEOUT_S) -> subprocess.Co
     )
 
 
-def demo(root: Path, *options: object) -> dict[str, Any]:
+def demo(root: Path, *options: object, rounds: int = ROUNDS) -> dict[str, Any]:
     """The report of a demo that passed, whose nodes are left in `root`/net."""
     ended = flocknode(
-        "demo", "--task", "digits", "--nodes", NODES, "--rounds", ROUNDS, "--dir", root / "net",
+        "demo", "--task", "digits", "--nodes", NODES, "--rounds", rounds, "--dir", root / "net",
         "--report", root / "report.json", *options,
     )  # fmt: skip
     assert ended.returncode == 0, ended.stdout + ended.stderr
     report: dict[str, Any] = json.loads((root / "report.json").read_text())
-    assert_sound(report)
+    assert_sound(report, rounds)
     return report
 
 
-def assert_sound(report: dict[str, Any]) -> None:
+def assert_sound(report: dict[str, Any], rounds: int = ROUNDS) -> None:
     """What holds of every demo."""
     assert report["consistent"] is True
     assert report["supply_conserved"] is True
     assert len(report["nodes"]) == NODES
     peers = {node["peer"] for node in report["nodes"]}
     assert peers == {peer_name(peer_from_name(peer)) for peer in peers}
-    assert [entry["round"] for entry in report["rounds"]] == list(range(1, ROUNDS + 1))
-    assert len(report["plain_fedavg"]) == ROUNDS
+    assert [entry["round"] for entry in report["rounds"]] == list(range(1, rounds + 1))
+    assert len(report["plain_fedavg"]) == rounds
     least = min(node["height"] for node in report["nodes"])
-    assert least >= 1 + 5 * ROUNDS
+    assert least >= 1 + 5 * rounds
     for entry in report["rounds"]:
         assert entry["aggregator"] not in entry["proposers"]
         assert set(entry["contributed"]) | set(entry["dropped"]) == set(entry["proposers"])
@@ -69,7 +69,10 @@ def assert_sound(report: dict[str, Any]) -> None:
 
 
 def test_an_honest_demo_learns_what_plain_fedavg_learns(tmp_path: Path) -> None:
-    report = demo(tmp_path)
+    report = demo(tmp_path, rounds=5)
+    lines = [json.loads(line) for path in tmp_path.glob("net/*/node.log") for line in path.open()]
+    assert {line["event"] for line in lines} >= {"ready", "block", "evaluation", "stopped"}
+    assert [line for line in lines if line["level"] != "info"] == []  # nothing is wrong, so nothing is said
     assert (report["task"], report["profile"], report["seed"]) == ("digits", "hardened", 0)
     for entry, plain in zip(report["rounds"], report["plain_fedavg"], strict=True):
         assert (entry["accepted"], entry["verdict"], entry["attempts"]) == (True, "TRUSTED", 1)

@@ -2,8 +2,8 @@
 
 import asyncio
 import os
-import stat
-from collections.abc import Callable, Iterable
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -362,14 +362,14 @@ def as_user(user: int, work: Callable[[], object]) -> int:
 
 
 @pytest.fixture
-def others_directory(tmp_path: Path) -> Path:
-    """A node's directory that is another user's."""
-    for parent in (tmp_path, *tmp_path.parents[:2]):
-        parent.chmod(parent.stat().st_mode | stat.S_IXOTH | stat.S_IROTH)
-    directory = tmp_path / "node"
-    directory.mkdir(mode=0o700)
-    os.chown(directory, OTHER_USER, OTHER_USER)
-    return directory
+def others_directory() -> Iterator[Path]:
+    """A node's directory that is another user's. Not in pytest's own, which no other user may enter."""
+    with tempfile.TemporaryDirectory(prefix="flocknode-test-") as made:
+        Path(made).chmod(0o755)
+        directory = Path(made) / "node"
+        directory.mkdir(mode=0o700)
+        os.chown(directory, OTHER_USER, OTHER_USER)
+        yield directory
 
 
 @ROOT

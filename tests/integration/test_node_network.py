@@ -4,11 +4,12 @@ import json
 import multiprocessing
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable
-from contextlib import suppress
+from contextlib import closing, suppress
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from flocknode.config import (
     load_node_dir,
     write_node_dir,
 )
+from flocknode.observe.ledger import walk
 from flocknode.process import main
 from flocknode.store import open_reader
 from flocknode.transport.base import Member
@@ -159,6 +161,32 @@ def test_processes_learn_survive_kill_9_and_stop_cleanly(tmp_path: Path) -> None
         assert logged(path, "stopped")
         assert not logged(path, "crashed")
         assert not list(path.glob("ledger.db-*"))
+        assert_only_due_blobs(path)
+
+
+def assert_only_due_blobs(path: Path) -> None:
+    """A node's blob directory holds what docs/PROTOCOL.md section 7.6 allows, and no other file.
+
+    What a round's blobs are the node has written down; what the ledger pinned in earlier rounds is gone.
+    """
+    steps = list(walk(path))
+    state = steps[-1].after
+    models = {state.model_digest, state.previous_model_digest}
+    models |= set() if state.best is None else {state.best.digest}
+    over: set[bytes] = set()
+    for learning in (step.after.learning for step in steps if step.after.round < state.round - 1):
+        over |= {contribution.upload_digest for contribution in learning.contributors}
+        over |= {learning.candidate} | (set() if learning.claim is None else {learning.claim.sum_digest})
+    with closing(sqlite3.connect(path / "ledger.db")) as database:
+        rows = database.execute("SELECT key FROM record WHERE bucket = 'blob'").fetchall()
+    rounds = {key[8:]: int.from_bytes(key[:8], "big") for (key,) in rows}
+    late = {digest for digest, round_ in rounds.items() if round_ >= state.round - 1}
+    assert rounds.keys() <= late | models
+    found = {file.name for file in (path / "blobs").iterdir()}
+    assert state.model_digest.hex() in found
+    assert found <= {digest.hex() for digest in late | models}
+    assert over - models
+    assert not found & {digest.hex() for digest in over - models}
 
 
 def test_a_process_that_cannot_run_names_the_reason(tmp_path: Path) -> None:

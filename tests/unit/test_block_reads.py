@@ -12,7 +12,7 @@ from protocol.envelope import make_statement, open_envelope
 from protocol.events import BlocksRead, PeerUp, ReadBlocks, Received, Send
 from protocol.ledger.block import decode_stored_block
 from protocol.messages import BlockRequest, Blocks, Body, Have, Kind
-from protocol.repair import MAX_BLOCKS, REPLY_BYTES
+from protocol.sync import MAX_BLOCKS, REPLY_BYTES
 from sim.scenes import Scene
 
 
@@ -20,6 +20,7 @@ class Reading:
     """A node that has ended two rounds, and what member 1 asks it for."""
 
     def __init__(self) -> None:
+        self.passed_ms = 0
         self.scene = Scene(nodes=4, seed=5)
         self.scene.end_round(1)
         self.scene.end_round(2)
@@ -49,7 +50,7 @@ class Reading:
 
     @property
     def now(self) -> int:
-        return self.scene.world.nodes[0].clock.read(self.scene.world.now)
+        return self.scene.world.nodes[0].clock.read(self.scene.world.now) + self.passed_ms
 
 
 @pytest.fixture
@@ -65,10 +66,8 @@ def test_a_request_is_answered_with_the_stored_blocks_once_they_are_read(reading
     assert heights == list(range(3, height + 1))
 
 
-def test_what_a_have_lacks_is_read_too(reading: Reading) -> None:
-    (asked,) = reading.say(Kind.HAVE, Have(1, (), b"", False))
-    assert asked.first_height == 2
-    assert asked.last_height == reading.engine.height
+def test_what_a_have_lacks_is_not_read_until_it_is_asked_for(reading: Reading) -> None:
+    assert reading.say(Kind.HAVE, Have(1, (), b"", False)) == []
 
 
 def test_a_peer_has_one_read_at_a_time_and_others_have_theirs(reading: Reading) -> None:
@@ -78,6 +77,8 @@ def test_a_peer_has_one_read_at_a_time_and_others_have_theirs(reading: Reading) 
     (other,) = reading.say(Kind.BLOCK_REQUEST, BlockRequest(2), who=2)
     assert other.peer == reading.scene.peer(2)
     assert reading.answer(first)
+    assert reading.say(Kind.BLOCK_REQUEST, BlockRequest(4)) == []  # it was sent that just now
+    reading.passed_ms += reading.engine.genesis.params.repair_interval_ms
     (again,) = reading.say(Kind.BLOCK_REQUEST, BlockRequest(4))
     assert again.first_height == 4
 
@@ -99,6 +100,7 @@ def test_an_answer_for_a_peer_that_left_and_came_again_ends_the_wait(reading: Re
     (asked,) = reading.say(Kind.BLOCK_REQUEST, BlockRequest(1))
     reading.engine.handle(PeerUp(asked.peer), reading.now)
     assert reading.answer(asked)
+    reading.passed_ms += reading.engine.genesis.params.repair_interval_ms
     assert reading.say(Kind.BLOCK_REQUEST, BlockRequest(1)) == [asked]
 
 

@@ -28,7 +28,7 @@ from protocol.codec import decode
 from protocol.duties.vote import judge
 from protocol.jobs import EvaluateResult, TrainJob
 from protocol.keys import peer_name
-from protocol.ledger.judgement import Judgement
+from protocol.ledger.judgement import Judgement, Yardstick
 from protocol.ledger.state import Phase
 from protocol.messages import Transaction, TransactionKind
 from protocol.params import MICRO, hardened
@@ -191,7 +191,7 @@ def test_a_contrary_vote_is_the_opposite_one(
 ) -> None:
     params = evolve(hardened(dimension=8, n_proposers=4, n_voters=2), judgement=contract)
     honest = EvaluateResult(current, current + change)
-    votes = [judge(params, result, 0.0)[0] for result in (honest, contrary(honest, params))]
+    votes = [judge(params, result, Yardstick())[0] for result in (honest, contrary(honest, params))]
     assert sorted(votes) == [-1, 1]
 
 

@@ -9,7 +9,7 @@ from toy_world import ToyWorker, silent
 
 from protocol.codec import encode
 from protocol.envelope import make_statement
-from protocol.events import Broadcast, Effect, Persist
+from protocol.events import Broadcast, Effect, Penalise, Persist
 from protocol.keys import Identity
 from protocol.ledger.block import (
     AggregateBody,
@@ -115,6 +115,7 @@ def test_good_conduct(effects: Sequence[Effect]) -> None:
         ("before CONTRIBUTION is committed", [release((OTHER, SELF))]),
         ("wrong side of U2", [U2_IS_OTHER, release((OTHER, MASK))]),
         ("wrong side of U2", [U2_IS_OTHER, release((THIRD, SELF))]),
+        ("reported for 'network', an accident", [Penalise(OTHER, "signature"), Penalise(OTHER, "network")]),
         ("before the aggregate", [U2_IS_OTHER, release((OTHER, CHECK), stage=ReleaseStage.CHECK)]),
     ],
 )

@@ -9,10 +9,11 @@ from attrs import evolve
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from protocol.duties.vote import judge, largest_loss
+from protocol.codec import DecodeError
+from protocol.duties.vote import judge, measure
 from protocol.jobs import EvaluateResult
 from protocol.ledger.economy import EconomyError
-from protocol.ledger.judgement import Judgement, Losses, Opinion, grade_of, is_improvement
+from protocol.ledger.judgement import Judgement, Losses, Opinion, Yardstick, grade_of, is_improvement
 from protocol.params import MICRO, ParamsError, hardened
 
 RULE = Judgement()
@@ -24,7 +25,12 @@ LOSSES = st.floats(-1e6, 1e6, allow_nan=False).map(lambda loss: round(loss, 3))
 def opinion(
     current: float | None, candidate: float | None, best: float | None = None, largest: float = 0.0
 ) -> tuple[int, Opinion]:
-    return RULE.form_opinion(Losses(current, candidate, best, largest))
+    return RULE.form_opinion(Losses(current, candidate, best), Yardstick(largest))
+
+
+def calm(spread: float, largest: float = 0.0) -> Yardstick:
+    """A voter whose accepted sums moved its loss by so much, up or down."""
+    return Yardstick(largest, (spread, -spread) * 8)
 
 
 # -- a voter ---------------------------------------------------------------------------------------
@@ -56,15 +62,16 @@ def test_votes_do_not_depend_on_the_unit_of_the_loss(
 ) -> None:
     """Powers of two are exact in floating point; of ten they are so but at the very edge of a step."""
     largest = max(abs(largest), abs(current), abs(best))
-    plain = RULE.form_opinion(Losses(current, candidate, best, largest))
+    plain = RULE.form_opinion(Losses(current, candidate, best), calm(0.05, largest))
     for unit in (2.0**power, 10.0**power):
-        scaled = RULE.form_opinion(Losses(current * unit, candidate * unit, best * unit, largest * unit))
+        losses = Losses(current * unit, candidate * unit, best * unit)
+        scaled = RULE.form_opinion(losses, calm(0.05, largest * unit))
         if unit == 2.0**power:
             assert scaled == plain
         else:
             assert abs(scaled[1].change - plain[1].change) <= 1
             nudged = {
-                RULE.form_opinion(Losses(current, near, best, largest))[0]
+                RULE.form_opinion(Losses(current, near, best), calm(0.05, largest))[0]
                 for near in (candidate - 1e-6, candidate, candidate + 1e-6)
             }
             assert scaled[0] in nudged
@@ -79,7 +86,7 @@ def test_near_zero_the_largest_loss_sets_the_scale() -> None:
 
 def test_the_ratchet_holds_a_candidate_to_the_best_model_too() -> None:
     assert opinion(2.0, 2.1)[0] == 1
-    assert opinion(2.0, 2.1, best=1.0) == (-1, Opinion(16))
+    assert opinion(2.0, 2.1, best=1.0) == (-1, Opinion(3))
     assert opinion(2.0, 0.9, best=1.0)[1].improves
     assert not opinion(2.0, 1.0, best=1.0)[1].improves
 
@@ -105,18 +112,56 @@ def test_who_cannot_judge_abstains_and_a_model_too_wild_is_refused(
     assert RULE.is_sound(found, said)
 
 
-def test_a_poison_that_nobody_accepted_does_not_widen_the_scale() -> None:
-    result = EvaluateResult(1.0, 1e30, 2.0)
-    assert largest_loss(result, 0.5) == 2.0
-    assert largest_loss(EvaluateResult(inf, 3.0, nan), 0.5) == 0.5
-    assert judge(INTERIM, result, 2.0)[0] == -1
+def test_a_change_is_counted_in_what_the_voter_cannot_tell_from_noise() -> None:
+    losses = Losses(1.0, 1.79)
+    assert RULE.form_opinion(losses, calm(0.0)) == (-1, Opinion(6))  # of 8 tolerances
+    assert RULE.form_opinion(losses, calm(0.2)) == (-1, Opinion(2))  # of twice a noise of 0.4
+    assert RULE.form_opinion(losses, calm(0.5)) == (-1, Opinion(0))
+    assert RULE.form_opinion(losses, Yardstick(0.0, (0.0,) * 3)) == (-1, Opinion(2))  # too few yet
+
+
+def test_a_poison_that_was_accepted_once_does_not_hide_the_next_one() -> None:
+    yardstick = calm(0.02)
+    for round_ in range(1, 4):
+        losses = Losses(1.0, 30.0)
+        yardstick = yardstick.measured(losses, round_, RULE.relative_change(losses, yardstick))
+        yardstick = yardstick.ended(round_, accepted=True)
+    assert yardstick.changes[-3:] == (4.0,) * 3
+    assert RULE.form_opinion(Losses(1.0, 70.0), yardstick)[1].change >= 8
+
+
+def test_only_accepted_sums_and_accepted_models_count() -> None:
+    losses = Losses(1.0, 1e30, 2.0)
+    after = Yardstick(0.5).measured(losses, 7, RULE.relative_change(losses, Yardstick()))
+    assert after.largest == 2.0
+    assert after.ended(7, accepted=False).changes == ()
+    assert after.ended(6, accepted=True) == after
+    assert after.ended(7, accepted=True).changes == (4.0,)
+    assert Yardstick(0.5).measured(Losses(inf, 3.0, nan), 1, None).largest == 0.5
+    long = Yardstick(1.0, tuple(map(float, range(16))), 3, -9.0).ended(3, accepted=True)
+    assert long.changes == (*map(float, range(1, 16)), -4.0)
+
+
+@pytest.mark.parametrize(
+    "yardstick", [Yardstick(), Yardstick(2.5, (0.1, -0.2), 9, 0.25), Yardstick(1.0, (0.0,) * 16, 1 << 40)]
+)
+def test_a_yardstick_survives_a_restart(yardstick: Yardstick) -> None:
+    assert Yardstick.from_bytes(yardstick.to_bytes()) == yardstick
+
+
+@pytest.mark.parametrize("damage", [b"", b"x" * 23, bytes(8 * 20), b"\xff" * 24])
+def test_a_damaged_yardstick_is_told(damage: bytes) -> None:
+    with pytest.raises(DecodeError, match="yardstick"):
+        Yardstick.from_bytes(damage)
 
 
 def test_raw_losses_stay_with_the_voter_and_flocks_opening_is_what_it_was() -> None:
-    assert judge(INTERIM, EvaluateResult(1.0, 0.5, 0.75, True), 1.0) == (1, 0, Opinion(-6, True, True))
-    assert judge(FLOCK, EvaluateResult(1.0, 0.5, 0.75, True), 1.0) == (1, MICRO // 2, Opinion())
-    assert judge(FLOCK, EvaluateResult(1.0, 1.1000001), 1.0)[0] == 1  # whole micro-units
-    assert judge(FLOCK, EvaluateResult(1.0, 1.1000006), 1.0)[0] == -1
+    result, used = EvaluateResult(1.0, 0.5, 0.75, True), calm(0.0)
+    assert judge(INTERIM, result, used) == (1, 0, Opinion(-4, True, True))
+    assert judge(FLOCK, result, used) == (1, MICRO // 2, Opinion())
+    assert measure(FLOCK, result, Yardstick(), 1) == Yardstick()
+    assert judge(FLOCK, EvaluateResult(1.0, 1.1000001), used)[0] == 1  # whole micro-units
+    assert judge(FLOCK, EvaluateResult(1.0, 1.1000006), used)[0] == -1
 
 
 # -- the ledger ------------------------------------------------------------------------------------
@@ -125,8 +170,8 @@ def test_raw_losses_stay_with_the_voter_and_flocks_opening_is_what_it_was() -> N
 def test_a_refusal_costs_next_to_nothing_near_the_tolerance_and_gamma_far_from_it() -> None:
     prices = [RULE.member_price(grade, 8 * MICRO) for grade in range(-16, 17)]
     assert prices == sorted(prices)
-    assert RULE.member_price(RULE.steps, 8 * MICRO) == 0
-    assert 0 < RULE.member_price(RULE.steps + 1, 8 * MICRO) < MICRO // 8
+    assert RULE.member_price(RULE.free_step, 8 * MICRO) == 0
+    assert 0 < RULE.member_price(RULE.free_step + 1, 8 * MICRO) < 3 * MICRO
     assert RULE.member_price(16, 8 * MICRO) == 8 * MICRO
 
 
@@ -149,7 +194,7 @@ def test_an_improvement_needs_more_than_half_of_the_opened_votes() -> None:
 
 
 def test_the_options_numbers_fit_together() -> None:
-    with pytest.raises(EconomyError, match="full_step 4 is not above steps 4"):
-        Judgement(steps=4, full_step=4)
+    with pytest.raises(EconomyError, match="full_step 4 is not above free_step 4"):
+        Judgement(free_step=4, full_step=4)
     with pytest.raises(ParamsError, match="tolerance_micro: judgement has a tolerance of its own"):
         evolve(FLOCK, tolerance_micro=1, judgement=RULE)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,11 @@ from typing import Any
 import pytest
 from attrs import define, evolve, field
 
-from flocknode.observe.log import make_logger
+from flocknode.observe.log import Bridge, make_logger
 from flocknode.observe.monitor import QUIET, Monitor
 from flocknode.observe.rules import RULES
-from flocknode.transport.base import Dial, Member
+from flocknode.transport.base import Dial, Member, TransportStats
+from flocknode.transport.standing import Level, Standing
 from protocol.events import Notify
 from protocol.keys import Identity, peer_name
 from protocol.params import MICRO, hardened
@@ -47,6 +49,7 @@ class Watched:
         self.nodes = nodes
         self.up = set(range(1, nodes))
         self.dials: dict[bytes, Dial] = {}
+        self.standings: dict[bytes, Standing] = {}
         self.monitor = Monitor(
             me=PEERS[0],
             members=[Member(peer, f"/ip4/10.0.0.{i}/tcp/4001") for i, peer in enumerate(PEERS[:nodes])],
@@ -65,7 +68,8 @@ class Watched:
         end_s = self.now_s + seconds
         while self.now_s < end_s:
             self.now_s += step_s
-            self.monitor.look([PEERS[i] for i in self.up], self.dials)
+            stats = TransportStats({}, {}, 0, self.standings, self.dials)
+            self.monitor.look([PEERS[i] for i in self.up], stats)
 
     def lines(self, name: str | None = None) -> list[dict[str, Any]]:
         told = [json.loads(line) for line in self.sink.getvalue().splitlines()]
@@ -266,6 +270,31 @@ def test_dropped_messages_of_a_peer_are_one_line() -> None:
     watched.run(60)
     assert watched.states("message_dropped") == ["begun", "ended"]
     assert watched.lines("message_dropped")[1]["messages"] == 500
+
+
+def test_a_peer_at_the_edge_of_its_standing_is_no_flood() -> None:
+    """Each message above an allowance takes it below the edge, and a quarter of a second brings it back."""
+    watched = Watched()
+    for step in range(4_000):
+        watched.now_s += 0.3
+        level = Level.GOOD if step % 2 else Level.THROTTLED
+        watched.monitor.standing_changed(PEERS[1], Standing(-15.0, level, step, 0, 1.0))
+    assert watched.states("throttled") == ["begun"]
+    watched.standings = {PEERS[1]: Standing(0.0, Level.GOOD, 4_000, 0, 1.0)}
+    watched.run(3_600)
+    assert watched.states("throttled") == ["begun", "ended"]
+    assert watched.lines("throttled")[1]["times"] == 2_000
+
+
+def test_a_peer_that_is_refused_is_told_with_its_score() -> None:
+    watched = Watched()
+    watched.monitor.standing_changed(PEERS[2], Standing(-51.0, Level.REFUSED, 7, 1, 0.5))
+    watched.run(5)
+    watched.monitor.standing_changed(PEERS[2], Standing(-15.0, Level.THROTTLED, 7, 1, 0.5))
+    watched.monitor.standing_changed(PEERS[2], Standing(-1.0, Level.GOOD, 7, 1, 0.5))
+    watched.run(60)
+    assert watched.states("refused") == watched.states("throttled") == ["begun", "ended"]
+    assert (watched.lines("refused")[0]["peer"], watched.lines("refused")[0]["score"]) == (NAMES[2], -51.0)
 
 
 # -- rounds ------------------------------------------------------------------------------------------
@@ -485,6 +514,18 @@ def test_a_streak_of_bad_luck_is_no_warning_and_a_longer_one_is() -> None:
     assert missed["rounds"] == 3
     assert watched.states("never_drawn") == ["begun", "ended"]
     watched.account(10, drawn=None)  # a round that waits for adverts has no roles
+
+
+def test_what_a_library_repeats_is_written_once_in_ten_seconds() -> None:
+    sink = io.StringIO()
+    bridge = Bridge(make_logger([sink], "n0", "info"))
+    for tenth in range(250):
+        record = logging.LogRecord("accept", logging.WARNING, "", 0, "accept failed: %s", (tenth,), None)
+        record.created = 1_000.0 + tenth / 10
+        bridge.emit(record)
+    lines = [json.loads(line) for line in sink.getvalue().splitlines()]
+    assert [line.get("repeated", 0) for line in lines] == [0, 99, 99]
+    assert lines[1]["message"] == "accept failed: 100"
 
 
 # -- of all ------------------------------------------------------------------------------------------

@@ -47,6 +47,7 @@ QUICK = (
     "gamma-by-its-own-vote",
     "tallies-for-ever",
     "cheap-silence",
+    "foreigners-reported",
 )
 """Those that take about a second each; `flocknode sim mutants` runs them all."""
 

@@ -262,8 +262,8 @@ def test_the_report_has_exactly_its_keys_and_names_peers_as_libp2p_does(tmp_path
         json.dumps(make_report(nodes, Background(seed=3, rounds=1, roles=roles, initial={}, plain=plain)))
     )
     assert set(report) == {
-        "network", "task", "profile", "gamma", "seed", "rounds", "plain_fedavg", "nodes", "consistent",
-        "supply_conserved",
+        "network", "task", "profile", "contract", "gamma", "seed", "rounds", "plain_fedavg", "best_model",
+        "nodes", "consistent", "supply_conserved",
     }  # fmt: skip
     assert report["network"] == scene.founding.genesis.network.hex()
     assert (report["profile"], report["gamma"], report["seed"]) == ("hardened", "8.00", 3)

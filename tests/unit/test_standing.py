@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from flocknode.transport.base import MAX_MESSAGE_BYTES
 from flocknode.transport.standing import OTHER_WEIGHT, WEIGHTS, Level, Limits, Standings
-from protocol.negotiation import EARLY_MESSAGES
+from protocol.early import EARLY_MESSAGES
 from protocol.offences import HARMLESS, OFFENCES
 from protocol.repair import REPLY_BYTES
 

@@ -11,13 +11,13 @@ from protocol.checks import Checks
 from protocol.cited import Cited
 from protocol.codec import encode
 from protocol.consensus import Action, Agreement, Emit, Safety, leader_of
+from protocol.early import EARLY_BYTES
 from protocol.envelope import make_statement, open_envelope
 from protocol.events import Effect, Penalise, Received, TimerFired
 from protocol.keys import Identity
 from protocol.ledger.block import Block, BlockKind, decode_block
 from protocol.ledger.state import Phase
 from protocol.messages import MAX_VIEW, Certificate, Kind, Proposal, Timeout, Vote, VotePhase
-from protocol.negotiation import EARLY_BYTES
 from sim.fuzzing.bending import Bender
 from sim.fuzzing.bounds import check_bounds
 from sim.fuzzing.histories import LIAR, ground
@@ -116,9 +116,8 @@ def test_what_waits_for_the_next_height_has_a_bound_in_bytes() -> None:
         )
         victim.handle(Received(identity.peer, message.to_bytes()))
         check_bounds(engine)
-    kept = engine.negotiation._early[identity.peer]
-    assert 4 < len(kept) < 10
-    assert sum(statement.kept_bytes for statement in kept) <= EARLY_BYTES
+    assert 4 < engine.negotiation.early_messages()[identity.peer] < 10
+    assert engine.negotiation.early_bytes()[identity.peer] <= EARLY_BYTES
 
 
 def test_what_leaders_cite_has_a_bound_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:

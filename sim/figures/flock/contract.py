@@ -14,6 +14,7 @@ from attrs import evolve, field, frozen
 
 from protocol.codec import digest
 from protocol.ledger.adaptive import AdaptiveGamma
+from protocol.ledger.judgement import Judgement
 from protocol.ledger.settlement import Ballot, end_round, open_round, vote_gamma_units
 from protocol.ledger.state import (
     NO_DIGEST,
@@ -74,11 +75,14 @@ class Contract:
 
         Everybody who was drawn as a proposer has proposed.
         """
+        return self.after_ballot(None if votes is None else Ballot(self._by_peer(votes), NO_DIGEST))
+
+    def after_ballot(self, ballot: Ballot | None) -> Contract:
+        """Return the contract after a round with this ballot, whose votes are by peer."""
         contributors = tuple(
             PinnedContribution(peer, NO_DIGEST, NO_DIGEST, NO_DIGEST, NO_DIGEST, True)
             for peer in self.state.learning.proposers
         )
-        ballot = None if votes is None else Ballot(self._by_peer(votes), NO_DIGEST)
         state = end_round(
             evolve(self.state, learning=evolve(self.state.learning, contributors=contributors)),
             self.params,
@@ -98,16 +102,20 @@ class Contract:
         return [number[peer] for peer in peers]
 
 
-def found_contract(clients: int, seed: int, dimension: int, gamma: int) -> Contract:
+def found_contract(
+    clients: int, seed: int, dimension: int, gamma: int, judgement: Judgement | None = None
+) -> Contract:
     """A ledger of `clients` with 64 tokens each, the ledger's defaults, and the roles of `default_roles`.
 
-    `gamma`: tokens, or ADAPTIVE. Roles of all rounds follow from `seed` and the stakes.
+    `gamma`: tokens, or ADAPTIVE. `judgement`: the interim rule, or None for FLock's contract. Roles of all
+    rounds follow from `seed` and the stakes.
     """
     peers = tuple(_bytes32("peer", seed, client) for client in range(clients))
     n_proposers, n_voters = default_roles(clients)
     params = evolve(
         hardened(dimension=dimension, n_proposers=n_proposers, n_voters=n_voters),
         **({"adaptive_gamma": AdaptiveGamma()} if gamma == ADAPTIVE else {"gamma_units": gamma * MICRO}),
+        judgement=judgement,
     )
     genesis = Genesis(
         name="flock figures",

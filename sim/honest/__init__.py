@@ -1,0 +1,1 @@
+"""Does an honest network live? Long runs of the stake contract with real training and honest nodes."""
