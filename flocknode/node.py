@@ -19,7 +19,6 @@ from pathlib import Path
 from random import Random
 from typing import Any, Protocol, TypeVar
 
-from flocknode import spool
 from flocknode.blobs import BlobStore
 from flocknode.faults import FAULT, INBOX_FULL, FatalError, describe_error
 from flocknode.fetcher import Fetcher
@@ -29,6 +28,7 @@ from flocknode.learner import Learner
 from flocknode.observe.conditions import Condition
 from flocknode.observe.log import Logger
 from flocknode.observe.monitor import QUIET, Monitor
+from flocknode.spool import Spool
 from flocknode.startup import InterruptedStartError, Resume, start_event
 from flocknode.store import Store, StoreError
 from flocknode.transport.base import Member, MessageTooLargeError, Transport
@@ -62,6 +62,7 @@ from protocol.events import (
     RunJob,
     Send,
     SetTimer,
+    ShowOrders,
     TimerFired,
 )
 from protocol.keys import peer_name
@@ -77,7 +78,7 @@ LONGEST_GATHERING_S = 0.002
 """For how long events are handled before the first of their records is committed."""
 
 
-COMMAND_INTERVAL_S = 0.5
+COMMAND_INTERVAL_S = 0.2
 LOOK_INTERVAL_S = 1.0
 """How often a node sees whether anything is wrong with it."""
 MOST_COMPLAINTS = 1000
@@ -131,7 +132,7 @@ class Node:
         self._learner = learner
         self._log = log
         self._resume = resume
-        self._commands = commands
+        self._spool = None if commands is None else Spool(commands)
         self._observers = observers
         self._inbox = Inbox()
         self._timers: dict[str, asyncio.TimerHandle] = {}
@@ -177,8 +178,8 @@ class Node:
             async with self._group:
                 handling = self._spawn(self._handle_events())
                 self._spawn(self._look_around())
-                if self._commands is not None:
-                    self._spawn(self._hear_commands(self._commands))
+                if self._spool is not None:
+                    self._spawn(self._hear_orders(self._spool))
                 self._log.info("ready", address=self._transport.address, peer=peer_name(self._transport.peer))
                 self.ready.set()
                 await stop.wait()
@@ -189,9 +190,9 @@ class Node:
                     task.cancel()
             self._log.info("stopped", **self._traffic())
 
-    def command(self, transaction: bytes) -> None:
-        """Hand the operator's transaction (canonically encoded) to the engine."""
-        self._inbox.put(Command(transaction))
+    def command(self, order: bytes) -> None:
+        """Hand the operator's order (canonically encoded) to the engine."""
+        self._inbox.put(Command(order))
 
     # -- the transport's handler -----------------------------------------------------------------
 
@@ -216,25 +217,28 @@ class Node:
         chunk = self._blobs.read_chunk(digest, index)
         return None if chunk is None else encode(chunk)
 
-    async def _hear_commands(self, directory: Path) -> None:
-        """Hear what the operator leaves in the spool. What cannot be read there costs a line in the log."""
-        heard: set[Path] = set()
+    async def _hear_orders(self, spool: Spool) -> None:
         while True:
+            # An order that a crash let us hear twice has its id, and is signed once.
             try:
-                commands, faults = await self._on_files(spool.look, directory)
-                heard.intersection_update(path for path, _ in commands)
-                for path, transaction in commands:
-                    if path in heard:
-                        continue
-                    # Heard twice, after a crash, does no harm, because a transaction has a nonce.
-                    self.command(transaction)
-                    heard.add(path)
-                    await self._on_files(spool.remove, path)
-            except Exception as error:
-                faults = [describe_error(error)]
-            for fault in faults:
-                self._complain("command_refused", fault)
+                orders, troubles = await self._on_files(spool.hear)
+            except Exception as error:  # whatever lies there, the node lives on
+                orders, troubles = [], [describe_error(error)]
+            self._tell_of_orders(troubles)
+            for order in orders:
+                self.command(order)
             await asyncio.sleep(COMMAND_INTERVAL_S)
+
+    async def _show_orders(self, spool: Spool, effect: ShowOrders) -> None:
+        try:
+            troubles = await self._on_files(spool.show, effect.taken, effect.view)
+        except Exception as error:
+            troubles = [describe_error(error)]
+        self._tell_of_orders(troubles)
+
+    def _tell_of_orders(self, troubles: Sequence[str]) -> None:
+        for trouble in troubles:
+            self._complain("orders", trouble)
 
     # -- events and effects ----------------------------------------------------------------------
 
@@ -381,6 +385,9 @@ class Node:
                 self._penalise(peer, why)
             case Notify():
                 self._notify(effect)
+            case ShowOrders():
+                if self._spool is not None:
+                    self._spawn(self._show_orders(self._spool, effect))
             case _:
                 raise TypeError(f"no effect: {effect!r}")
 

@@ -12,6 +12,7 @@ import asyncio
 import fcntl
 import os
 import sqlite3
+import time
 from collections import defaultdict
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -30,6 +31,8 @@ Result = TypeVar("Result")
 
 DATABASE = "ledger.db"
 LOCK = "lock"
+LOCK_ATTEMPTS = 5
+LOCK_INTERVAL_S = 0.02
 BLOCKS = "block"
 """The bucket that is the chain: its keys are heights, 8 bytes big endian, and it has a table of its own."""
 
@@ -67,7 +70,7 @@ class DirectoryLock:
         except OSError as error:
             raise StoreError(f"{path}: {error.strerror}") from error
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock(self._file)
         except OSError as error:
             holder = os.pread(self._file, 32, 0).decode(errors="replace").strip() or "unknown"
             os.close(self._file)
@@ -77,6 +80,32 @@ class DirectoryLock:
 
     def release(self) -> None:
         os.close(self._file)
+
+
+def _lock(file: int) -> None:
+    """Lock at once, or after the moment for which `running_process` holds it. Raises OSError."""
+    for _ in range(LOCK_ATTEMPTS - 1):
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except OSError:
+            time.sleep(LOCK_INTERVAL_S)
+    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def running_process(directory: Path) -> str | None:
+    """Return the process id, as text, of the node that runs in `directory`; None where none does."""
+    try:
+        file = os.open(directory / LOCK, os.O_RDONLY)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return os.pread(file, 32, 0).decode(errors="replace").strip() or "unknown"
+    finally:
+        os.close(file)  # and so lets go of it
+    return None
 
 
 class Store:

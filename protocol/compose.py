@@ -13,8 +13,9 @@ from protocol.envelope import Statement
 from protocol.jobs import DisputeResult, VerifyResult
 from protocol.ledger import block as blocks
 from protocol.ledger.block import MAX_EVIDENCE, MAX_TRANSACTIONS, BlockBody, Closing, Reason
-from protocol.ledger.settlement import apply_transaction, draw_now
+from protocol.ledger.settlement import draw_now
 from protocol.ledger.state import LedgerState, Phase, PinnedAdvert
+from protocol.ledger.transactions import apply_transaction
 from protocol.messages import AggregateClaim, Contribution, KeyAdvert, Kind, NamedSecret, Reveal, Transaction
 from protocol.params import Challenge
 from protocol.pinning import (

@@ -4,7 +4,7 @@ Buckets and keys: `block` by height, `snapshot` (the ledger's state after the bl
 round) under one key, `statement` by statement id (every own statement, and others'
 contributions, whose commitments nobody could give back), `safety` under one key, `secret` by round,
 `share` by round and dealer, `opening` by round and ballot, `residual` and `yardstick` (what this voter has
-measured of accepted models) under one key each.
+measured of accepted models) under one key each, `order` by the order's id.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ SECRET = "secret"
 SHARE = "share"
 OPENING = "opening"
 RESIDUAL = "residual"
+ORDER = "order"
 BLOB = "blob"
 YARDSTICK = "yardstick"
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from protocol import durable, keys
 from protocol.checks import Checks
 from protocol.cited import Cited
-from protocol.codec import DecodeError, decode
+from protocol.codec import DecodeError
 from protocol.consensus import Agreement, Safety
 from protocol.duties import check, results, share, zs
 from protocol.duties.advance import advance, looked_at, makes_due
@@ -55,12 +55,12 @@ from protocol.messages import (
     SealedShares,
     StatementRequest,
     Statements,
-    Transaction,
     ZReply,
     ZRequest,
 )
 from protocol.negotiation import Negotiation
 from protocol.offences import FOREIGN, HARMLESS
+from protocol.orders import Orders
 from protocol.outbox import Outbox
 from protocol.pacing import waits_for_transactions
 from protocol.params import Genesis
@@ -69,7 +69,7 @@ from protocol.pool import Pool
 from protocol.progress import hard_deadline_ms
 from protocol.repair import Repair
 from protocol.reporting import Reporting
-from protocol.round import BlockError
+from protocol.round import BlockError, transactions_applied
 from protocol.secrets import DealerPackage
 from protocol.sync import Serving, Sync, sizes_of
 
@@ -119,6 +119,7 @@ class Engine:
         self.sync = Sync(self.outbox, lambda: self.chain.state, interval_ms, self._draw)
         self.serving = Serving(self.outbox, lambda: self.chain.state, interval_ms)
         self.repair = Repair(self.desk, self.outbox, self.sync)
+        self.orders = Orders(self.desk, self.lifecycle.forget_transactions)
         self.judging = Judging(self.chain, self.desk, self.repair, self.cited)
         self.negotiation = Negotiation(
             self.desk,
@@ -194,7 +195,7 @@ class Engine:
                 self.peers.discard(event.peer)
                 self.sync.lost(event.peer, self._now)
             case Command():
-                self._command(event.transaction)
+                self._command(event.order)
         self._advance()
         if not self.outbox.effects:
             return []
@@ -226,6 +227,7 @@ class Engine:
         self.lifecycle.load_secrets(event.records, event.blobs)
         self.lifecycle.begin_round()
         self.lifecycle.load_round(event.records)
+        self.orders.load(event.records.get(durable.ORDER, {}))
         safety = self.lifecycle.load_safety(event.records)
         self.pacing.begin_life(self._now)
         self._begin_height(safety or Safety(self.chain.height + 1))
@@ -233,6 +235,7 @@ class Engine:
         self.outbox.notify(
             "started", height=self.chain.height, round=self.state.round, peer=keys.peer_name(self.me)
         )
+        self.orders.resume()
         self.reporting.started(self._samples)
         if waits_for_transactions(self.state):
             self._tell_waiting()
@@ -254,6 +257,12 @@ class Engine:
             self.outbox.add(CancelTimer(key))
         for peer, statement in self.negotiation.take_early():
             self._dispatch(peer, statement)
+        self._follow_orders()
+
+    def _follow_orders(self) -> None:
+        """What waits is judged by the present state, not by those that are passed while catching up."""
+        if not self.sync.is_catching_up:
+            self.orders.follow(self._now)
 
     def _end_hold(self) -> None:
         """The phase begins now at this node: deadlines count from here."""
@@ -375,7 +384,7 @@ class Engine:
         The next height is to be begun afterwards, once for all blocks that are taken together. `synced`: a
         peer gave it with its certificate; this node had no part in deciding it.
         """
-        before, block = self.state, stored.block
+        before, block, parent = self.state, stored.block, self.head
         try:
             self.chain.take(block, self.judging.effect(block))
         except BlockError as error:
@@ -383,6 +392,8 @@ class Engine:
             self.outbox.notify("fatal", why=str(error))
             return False
         self.judging.clear()
+        # What became of orders is written first: after a crash in between the block is decided once more.
+        self.orders.note_block(self.state, self._own_transactions(before, block, parent))
         key = durable.height_key(block.height)
         self.outbox.persist(durable.BLOCK, key, encode_stored_block(stored))
         if self.state.round != before.round or block.kind is BlockKind.OPEN:
@@ -416,6 +427,17 @@ class Engine:
         elif before.rests and not self.state.rests:
             self.outbox.notify("resumed", round=self.state.round, **_end_of(self.state))
         return True
+
+    def _own_transactions(self, before: LedgerState, block: Block, parent: bytes) -> list[Statement]:
+        """This node's transactions that a block has carried out."""
+        account, nonce = before.account(self.me), 0
+        if account is not None:
+            nonce = account.nonce
+        after = self.state.account(self.me)
+        if after is None or after.nonce == nonce:
+            return []
+        applied = transactions_applied(before, self.state, block, parent, self.desk.rules, self.cited.open)
+        return [statement for statement in applied if statement.sender == self.me]
 
     def _tell_waiting(self) -> None:
         """Say once that no round will be opened, and why."""
@@ -484,6 +506,7 @@ class Engine:
             self.repair.request_statements(peers[self._draw(len(peers))], missing)
         if self._now - self.desk.clock.began_ms >= interval_ms:
             self.negotiation.resend()
+        self._follow_orders()
 
     def _draw(self, n: int) -> int:
         """A number below n."""
@@ -561,13 +584,8 @@ class Engine:
     # -- commands ------------------------------------------------------------------------------
 
     def _command(self, data: bytes) -> None:
-        """Sign and spread the operator's transaction."""
-        try:
-            transaction = decode(Transaction, data, 128)
-        except DecodeError as error:
-            self.outbox.notify("bad_command", why=str(error))
-            return
-        self.outbox.publish(0, Kind.TRANSACTION, transaction)
+        """Sign and spread the operator's transaction, or refuse it."""
+        self.orders.take(data)
         self._look = self._due = True
 
 

@@ -99,9 +99,9 @@ class PeerDown:
 
 @frozen
 class Command:
-    """The operator's wish: a ledger transaction, canonically encoded (`protocol.messages.Transaction`)."""
+    """The operator's wish for a ledger transaction, canonically encoded (`protocol.order.Order`)."""
 
-    transaction: bytes
+    order: bytes
 
 
 Event: TypeAlias = (
@@ -225,6 +225,17 @@ class Notify:
     fields: Mapping[str, object]
 
 
+@frozen
+class ShowOrders:
+    """Show the operator what waits and what became of orders: `view`, JSON-ready (`protocol.orders`).
+
+    What is known of the orders `taken` is durable by now: they need not be kept for the next life.
+    """
+
+    taken: tuple[bytes, ...]
+    view: Mapping[str, object] = field(repr=False)
+
+
 Effect: TypeAlias = (
     Persist
     | Send
@@ -239,4 +250,5 @@ Effect: TypeAlias = (
     | CancelJob
     | Penalise
     | Notify
+    | ShowOrders
 )

@@ -145,13 +145,13 @@ class Lifecycle:
             del self.desk.seeds[round_]
         self.desk.pool.forget_before(ended + 1)
         self.cited.forget_before(ended + 1)
-        self._forget_transactions()
+        self.forget_transactions()
         self._notify_outcome(before)
 
     def apply_transactions(self, before: LedgerState) -> None:
         """Forget transactions that an OPEN block applied, and tell what they moved."""
         if self.chain.state.accounts != before.accounts:
-            self._forget_transactions()
+            self.forget_transactions()
             self._notify_changes(before)
 
     def _drop_blobs(self) -> None:
@@ -166,18 +166,19 @@ class Lifecycle:
             if blob not in models and round_ < max(1, state.round - 1):
                 desk.drop_blob(blob)
 
-    def _forget_transactions(self) -> None:
-        """Those that were applied, or whose nonce another one took."""
+    def forget_transactions(self) -> None:
+        """Those that were applied, or whose nonce another one took, and own ones that were replaced."""
         desk = self.desk
         for statement in list(desk.pool.transactions()):
             account = desk.state.account(statement.sender)
             assert isinstance(statement.body, Transaction)
             if account is None or statement.body.nonce < account.nonce:
                 desk.pool.forget(statement.slot)
-                key = durable.round_key(0, statement.id)
-                if key in self._persisted[durable.STATEMENT]:
-                    self._persisted[durable.STATEMENT].discard(key)
-                    desk.outbox.persist(durable.STATEMENT, key, None)
+        persisted = self._persisted[durable.STATEMENT]
+        over = [k for k in persisted if durable.round_of_key(k) == 0 and desk.pool.by_id(k[8:]) is None]
+        for key in sorted(over):
+            persisted.discard(key)
+            desk.outbox.persist(durable.STATEMENT, key, None)
 
     def _settle_residual(self, before: LedgerState) -> None:
         """What was not sent counts as left over once the contribution is in U2; else nothing changed."""

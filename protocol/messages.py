@@ -229,16 +229,27 @@ class TransactionKind(IntEnum):
     JOIN = 1
     LEAVE = 2
     FUND = 3
+    CANCEL = 4
+    """Nothing: it takes the place of a transaction that waits, and frees those behind it."""
+
+
+MAX_NONCE = 1 << 40
+MAX_AMOUNT_UNITS = 1 << 60
+MAX_REVISION = 255
 
 
 @frozen
 class Transaction:
-    """`nonce`: the sender's transactions so far. `peer`: recipient of a transfer, else the sender."""
+    """`nonce`: the sender's transactions so far. `peer`: recipient of a transfer, else the sender.
+
+    `revision`: how many of the sender's transactions with this nonce it replaces (section 6).
+    """
 
     kind: TransactionKind
-    nonce: int = field(validator=int_range(0, 1 << 40))
+    nonce: int = field(validator=int_range(0, MAX_NONCE))
     peer: bytes = field(validator=_peer)
-    amount_units: int = field(validator=int_range(0, 1 << 60))
+    amount_units: int = field(validator=int_range(0, MAX_AMOUNT_UNITS))
+    revision: int = field(default=0, validator=int_range(0, MAX_REVISION), metadata=LEFT_OUT)
 
 
 @frozen

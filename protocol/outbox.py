@@ -49,11 +49,15 @@ class Outbox:
     def publish(self, round_: int, kind: Kind, body: Body, payload: bytes = b"") -> Statement:
         """Make an own statement: durable first, then in the pool, then to everyone."""
         statement = self._sign(round_, kind, body, payload)
+        self.spread(statement)
+        return statement
+
+    def spread(self, statement: Statement) -> None:
+        """Publish an own statement that is signed already."""
         data = statement.to_bytes()
-        self.persist(durable.STATEMENT, durable.round_key(round_, statement.id), data)
+        self.persist(durable.STATEMENT, durable.round_key(statement.round, statement.id), data)
         self.pool.add(statement)
         self.add(Broadcast(data))
-        return statement
 
     def send(self, peer: bytes, round_: int, kind: Kind, body: Body, payload: bytes = b"") -> None:
         """A message for one peer; nothing is kept."""

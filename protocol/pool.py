@@ -1,4 +1,7 @@
-"""The statements that a node holds: one for each slot, the second kept as evidence (section 7, Repair)."""
+"""The statements that a node holds: one for each slot, the second kept as evidence (section 7, Repair).
+
+Of transactions, which may be replaced, the latest version is held, and no evidence.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from typing import TypeAlias
 from attrs import define, field
 
 from protocol.envelope import Slot, Statement
-from protocol.messages import Kind
+from protocol.messages import Kind, Transaction
 
 _TRANSACTION = int(Kind.TRANSACTION)
 
@@ -36,6 +39,18 @@ class _Row:
             self.changes.append(slot)
 
 
+def outranks(statement: Statement, other: Statement) -> bool:
+    """§7.5. Return whether of two transactions of one slot the first one counts.
+
+    The higher revision does; of one revision, which no honest node signs twice, the lower id. So all pools
+    come to hold the same, in whatever order they hear of the two.
+    """
+    assert isinstance(statement.body, Transaction)
+    assert isinstance(other.body, Transaction)
+    revisions = statement.body.revision, other.body.revision
+    return revisions[0] > revisions[1] or (revisions[0] == revisions[1] and statement.id < other.id)
+
+
 @define(eq=False)
 class Pool:
     """Statements of the rounds that still matter, by slot and by id."""
@@ -48,16 +63,29 @@ class Pool:
     conflicts: dict[Slot, tuple[Statement, Statement]] = field(factory=dict, init=False)
 
     def add(self, statement: Statement) -> bool:
-        """True if it is new. A second, different one of a slot is kept as evidence, a third is dropped."""
+        """True if it is new. A second, different one of a slot is kept as evidence, a third is dropped.
+
+        Of two transactions of one slot the one that counts is held, and the other dropped.
+        """
         slot = statement.slot
         known = self._by_slot.get(slot)
         if known is not None:
+            if slot.kind == _TRANSACTION:
+                return self._replace_transaction(slot, known, statement)
             return known.id != statement.id and self.note_conflict(known, statement)
         self._by_slot[slot] = self._by_id[statement.id] = statement
         row = self._row(slot.round, slot.kind)
         row.slots.append(slot)
         row.is_sorted = False
         row.note_change(slot)
+        return True
+
+    def _replace_transaction(self, slot: Slot, known: Statement, statement: Statement) -> bool:
+        """Hold whichever of the two counts. Return whether that is the new one."""
+        if not outranks(statement, known):
+            return False
+        del self._by_id[known.id]
+        self._by_slot[slot] = self._by_id[statement.id] = statement
         return True
 
     def _row(self, round_: int, kind: int) -> _Row:

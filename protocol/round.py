@@ -21,14 +21,13 @@ from typing import Any
 from attrs import evolve
 
 from protocol import keys
-from protocol.codec import DecodeError
+from protocol.codec import DecodeError, encode
 from protocol.envelope import Statement, WireError
 from protocol.ledger import block as blocks
 from protocol.ledger.block import Block, Reason
 from protocol.ledger.judgement import Opinion
 from protocol.ledger.settlement import (
     Ballot,
-    apply_transactions,
     draw_now,
     end_round,
     reform,
@@ -46,6 +45,7 @@ from protocol.ledger.state import (
     PinnedVote,
     RoundState,
 )
+from protocol.ledger.transactions import apply_transaction, apply_transactions
 from protocol.messages import (
     AggregateClaim,
     Contribution,
@@ -57,6 +57,7 @@ from protocol.messages import (
     Reveal,
     SealedVote,
     ShareBundle,
+    Transaction,
     VoteOpening,
 )
 from protocol.params import Challenge
@@ -125,6 +126,41 @@ def block_effect(
     except (DecodeError, WireError) as error:
         raise BlockError(f"block {block.height} ({block.kind.name}): {error}") from None
     return evolve(after, height=block.height)
+
+
+def transactions_applied(
+    before: LedgerState, after: LedgerState, block: Block, parent: bytes, rules: Rules, opener: Opener
+) -> list[Statement]:
+    """§6. Return the transactions of a valid block that applied, in their order."""
+    body = blocks.decode_body(block)
+    closing = getattr(body, "closing", None)
+    if not isinstance(closing, blocks.Closing) or not closing.transactions:
+        return []
+    statements = _transactions(closing, opener)
+    if len({statement.slot for statement in statements}) == len(statements):
+        # Each is the only one that can have used its number, and numbers are used one after the other.
+        return [s for s in statements if _was_used(before, after, s)]
+    state = before  # An OPEN block moves nothing else.
+    if not isinstance(body, blocks.OpenBody):
+        ending: Any = body
+        plain = evolve(ending, closing=evolve(closing, transactions=()))
+        state = block_effect(before, evolve(block, body=encode(plain)), parent, rules, opener)
+    applied = []
+    for statement in statements:
+        assert isinstance(statement.body, Transaction)
+        moved = apply_transaction(state, rules.params, statement.sender, statement.body)
+        if moved is not None:
+            applied.append(statement)
+            state = moved
+    return applied
+
+
+def _was_used(before: LedgerState, after: LedgerState, statement: Statement) -> bool:
+    """Return whether the number of a transaction was used between two states."""
+    old, new = before.account(statement.sender), after.account(statement.sender)
+    assert isinstance(statement.body, Transaction)
+    first = 0 if old is None else old.nonce
+    return new is not None and first <= statement.body.nonce < new.nonce
 
 
 def block_tally(state: LedgerState, block: Block, opener: Opener) -> Tally:

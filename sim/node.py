@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from random import Random
 from typing import Protocol
 
@@ -65,6 +65,8 @@ class Node:
     # durable
     records: dict[str, dict[bytes, bytes]] = field(factory=dict, repr=False)
     blobs: dict[Digest, bytes] = field(factory=dict, repr=False)
+    # what its operator sees
+    orders: Mapping[str, object] = field(factory=dict, repr=False)
     # of this life
     engine: EngineLike | None = None
     starting: bool = False

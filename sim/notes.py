@@ -1,10 +1,10 @@
-"""What a simulation knows and no node does: every contribution as its proposer meant it."""
+"""What a simulation knows and no node does: contributions as meant, and what each voter measured."""
 
 from __future__ import annotations
 
 from attrs import define, field
 
-from protocol.jobs import ContributeJob, ContributeResult, JobResult
+from protocol.jobs import ContributeJob, ContributeResult, EvaluateJob, EvaluateResult, JobResult
 
 ROUNDS_KEPT = 3
 
@@ -15,6 +15,16 @@ class Notes:
 
     _by_upload: dict[bytes, ContributeJob] = field(factory=dict, init=False)
     _by_peer: dict[tuple[int, bytes], ContributeJob] = field(factory=dict, init=False)
+
+    _measured: dict[int, list[tuple[EvaluateJob, EvaluateResult]]] = field(factory=dict, init=False)
+
+    def take_evaluation(self, node: int, job: EvaluateJob, result: EvaluateResult) -> None:
+        """The node of this number has measured these losses; what it then says may be something else."""
+        self._measured.setdefault(node, []).append((job, result))
+
+    def measured_by(self, node: int) -> list[tuple[EvaluateJob, EvaluateResult]]:
+        """All that a node has measured, in order."""
+        return self._measured.get(node, [])
 
     def take(self, job: ContributeJob, result: JobResult) -> None:
         """A node has run this job; what it then says may be something else."""

@@ -14,13 +14,15 @@ from attrs import evolve
 
 from protocol import durable
 from protocol.checkpoint import decode_checkpoint
+from protocol.codec import encode
 from protocol.engine import Engine
-from protocol.envelope import Statement
+from protocol.envelope import Statement, make_statement
 from protocol.events import Broadcast, Effect, Notify, Send
 from protocol.jobs import ContributeJob, EvaluateJob, Job, JobResult, TrainJob
 from protocol.ledger.block import Block, BlockBody, BlockKind, StoredBlock, decode_body, decode_stored_block
 from protocol.ledger.state import LedgerState, Phase
-from protocol.messages import Kind, ReleaseStage, ShareRelease, Statements
+from protocol.messages import Kind, ReleaseStage, ShareRelease, Statements, Transaction, TransactionKind
+from protocol.order import Order
 from protocol.secagg.contribute import compress, encode_update
 from protocol.secagg.scheme import scheme_of
 from protocol.sharing import ShareKind
@@ -86,6 +88,7 @@ class Scene:
         self.proposers = [member_of(self.founding, peer) for peer in roles.proposers]
         self.voters = [member_of(self.founding, peer) for peer in roles.voters]
         self.sent: list[tuple[int, bytes]] = []
+        self._orders = 0
         synthetic = SyntheticLearner(self.params, self.founding.bytes32("learner"))
         self.worker = NotingWorker(learner or synthetic)
         self.filters = dict(cast(self)) if cast else {}
@@ -131,6 +134,35 @@ class Scene:
     @property
     def state(self) -> LedgerState:
         return self.engine(self.observer).state
+
+    # -- transactions ----------------------------------------------------------------------------
+
+    def order(
+        self, index: int, kind: TransactionKind, peer: bytes = bytes(32), units: int = 0,
+        replaces: int | None = None,
+    ) -> bytes:  # fmt: skip
+        """Give a node its operator's order; returns the order's id."""
+        self._orders += 1
+        order = Order(self._orders.to_bytes(16, "big"), kind, peer, units, replaces)
+        self.world.command(index, encode(order))
+        return order.id
+
+    def orders(self, index: int) -> dict[str, Mapping[str, Any]]:
+        """What a node shows of its operator's orders, by their ids in hex."""
+        rows: Any = self.world.nodes[index].orders.get("orders", ())
+        return {row["order"]: row for row in rows}
+
+    def waiting(self, index: int) -> list[Mapping[str, Any]]:
+        """The transactions of its own that a node shows as waiting."""
+        rows: Any = self.world.nodes[index].orders.get("waiting", ())
+        return list(rows)
+
+    def spread(self, index: int, transaction: Transaction) -> None:
+        """Sign a transaction with a node's key, unasked, and bring it to everybody."""
+        identity, network = self.founding.identities[index], self.founding.genesis.network
+        self.world.spread(
+            index, make_statement(identity, network, 0, Kind.TRANSACTION, transaction).to_bytes()
+        )
 
     # -- running ---------------------------------------------------------------------------------
 

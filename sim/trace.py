@@ -34,6 +34,7 @@ from protocol.events import (
     RunJob,
     Send,
     SetTimer,
+    ShowOrders,
     Start,
     TimerFired,
 )
@@ -95,8 +96,8 @@ def event_text(event: Event, name: Callable[[PeerId], str]) -> str:
         case Start(records, blobs, _):
             counts = ",".join(f"{bucket}:{len(records[bucket])}" for bucket in sorted(records))
             return f"start {counts} blobs:{len(blobs)}"
-        case Command(transaction):
-            return f"command {_payload(transaction)}"
+        case Command(order):
+            return f"command {_payload(order)}"
 
 
 def effect_text(effect: Effect, name: Callable[[PeerId], str]) -> str:
@@ -130,6 +131,9 @@ def effect_text(effect: Effect, name: Callable[[PeerId], str]) -> str:
             return f"penalise {name(peer)}: {why}"
         case Notify(kind, fields):
             return f"notify {kind} {json.dumps(dict(fields), default=repr)}"
+        case ShowOrders(taken, view):
+            shown = _payload(json.dumps(dict(view)).encode())
+            return f"orders {','.join(order.hex() for order in taken)} {shown}"
 
 
 def _payload(data: bytes) -> str:

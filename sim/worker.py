@@ -62,7 +62,10 @@ class JobWorker:
             case TrainJob():
                 return self._learner.train(node, job, read_blob)
             case EvaluateJob():
-                return self._learner.evaluate(node, job, read_blob)
+                measured = self._learner.evaluate(node, job, read_blob)
+                if self._notes is not None:
+                    self._notes.take_evaluation(node, job, measured)
+                return measured
             case VerifyJob() | DisputeJob():
                 return self._shared(job, read_blob)
             case ContributeJob():

@@ -35,9 +35,11 @@ from protocol.events import (
     Persist,
     PutBlob,
     ReadBlocks,
+    Received,
     RunJob,
     Send,
     SetTimer,
+    ShowOrders,
     TimerFired,
 )
 from protocol.ledger.chain import ChainError
@@ -206,10 +208,15 @@ class World(Injection):
         for node in self.nodes:
             self.start(node.index)
 
-    def command(self, index: int, transaction: bytes) -> None:
-        """Give the operator's transaction to a node."""
+    def command(self, index: int, order: bytes) -> None:
+        """Give the operator's order (`protocol.order.Order`, encoded) to a node."""
         node = self.nodes[index]
-        self.schedule.push(0, self._to_life, node, node.life, Command(transaction))
+        self.schedule.push(0, self._to_life, node, node.life, Command(order))
+
+    def spread(self, index: int, message: bytes) -> None:
+        """Bring a message of a node, which its engine knows nothing of, to every node."""
+        for node in self.nodes:
+            self.schedule.push(0, self._to_life, node, node.life, Received(self.nodes[index].peer, message))
 
     # -- running -------------------------------------------------------------------------------------
 
@@ -383,6 +390,8 @@ class World(Injection):
                 node.jobs.pop(key, None)
             case Penalise() | Notify():
                 self.reports.append(Report(self.now, node.index, effect))
+            case ShowOrders(_, view):
+                node.orders = view
 
     def _fire(self, node: Node, life: int, key: str, token: int) -> None:
         if node.life == life and node.timers.get(key) == token:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
-if TYPE_CHECKING:
-    from protocol.messages import TransactionKind
+from flocknode.cli.orders import Tokens, give, show_pending
 
 DIRECTORY = click.argument(
     "directory", metavar="DIR", type=click.Path(exists=True, file_okay=False, path_type=Path)
 )
-TOKENS = click.argument("tokens", type=click.FloatRange(min=0, min_open=True))
 
 
 @click.group()
@@ -75,78 +73,116 @@ def show_id(directory: Path) -> None:
         raise click.ClickException(str(error)) from error
 
 
+WAIT = (
+    click.option("--wait/--no-wait", default=True, help="Wait for the block that carries it (default)."),
+    click.option(
+        "--timeout",
+        "timeout_s",
+        type=click.FloatRange(min=0, min_open=True),
+        metavar="SECONDS",
+        help="Wait no longer than this; the order goes on waiting in the node.",
+    ),
+)
+REPLACE = click.option(
+    "--replace", type=click.IntRange(min=0), metavar="NUMBER", help="Take the place of one that waits."
+)
+ENDS = """
+
+    The command talks to the running node, which numbers the order, or refuses it and says why. It waits for
+    the block that carries it, and prints that block's height and the new stake. Exit code: 0 carried, 1
+    refused or failed, 3 not known yet (time-out, or the node is not running; the order is then left for its
+    next start).
+"""
+
+
+def _ordering(command: Callable[..., None]) -> Callable[..., None]:
+    """Add what all orders have in common: the options of waiting, and how the command ends."""
+    command.__doc__ = (command.__doc__ or "") + ENDS
+    for option in reversed(WAIT):
+        command = option(command)
+    return command
+
+
 @node.command(short_help="Transfer from the stake to another peer.")
 @DIRECTORY
 @click.argument("peer")
-@TOKENS
-def transfer(directory: Path, peer: str, tokens: float) -> None:
+@click.argument("tokens", type=Tokens())
+@REPLACE
+@_ordering
+def transfer(
+    directory: Path, peer: str, tokens: int, replace: int | None, wait: bool, timeout_s: float | None
+) -> None:
     """Transfer TOKENS of the node's stake to PEER, who may be new to the network.
 
-    The node signs and spreads it when it runs; the block that ends a round carries it out. A validator must
-    keep the fault penalty of its network, until one round after it has left.
-    """
+    A validator must keep the fault penalty of its network, its bond, until one round after it has left."""
     from protocol.keys import PeerNameError, peer_from_name
     from protocol.messages import TransactionKind
 
     try:
-        _submit(directory, TransactionKind.TRANSFER, peer_from_name(peer), tokens)
+        recipient = peer_from_name(peer)
     except PeerNameError as error:
         raise click.BadParameter(str(error), param_hint="PEER") from error
+    give(
+        directory,
+        TransactionKind.TRANSFER,
+        peer=recipient,
+        units=tokens,
+        replaces=replace,
+        wait=wait,
+        timeout_s=timeout_s,
+    )
 
 
 @node.command(short_help="Pay from the stake into the reward pool.")
 @DIRECTORY
-@TOKENS
-def fund(directory: Path, tokens: float) -> None:
+@click.argument("tokens", type=Tokens())
+@REPLACE
+@_ordering
+def fund(directory: Path, tokens: int, replace: int | None, wait: bool, timeout_s: float | None) -> None:
     """Pay TOKENS of the node's stake into the pool that rewards winners."""
     from protocol.messages import TransactionKind
 
-    _submit(directory, TransactionKind.FUND, None, tokens)
+    give(directory, TransactionKind.FUND, units=tokens, replaces=replace, wait=wait, timeout_s=timeout_s)
 
 
-@node.command()
+@node.command(short_help="Become a member.")
 @DIRECTORY
-def join(directory: Path) -> None:
+@REPLACE
+@_ordering
+def join(directory: Path, replace: int | None, wait: bool, timeout_s: float | None) -> None:
     """Become a member, with the stake that the node was given."""
     from protocol.messages import TransactionKind
 
-    _submit(directory, TransactionKind.JOIN, None, 0)
+    give(directory, TransactionKind.JOIN, replaces=replace, wait=wait, timeout_s=timeout_s)
 
 
-@node.command()
+@node.command(short_help="Stop being a member.")
 @DIRECTORY
-def leave(directory: Path) -> None:
+@REPLACE
+@_ordering
+def leave(directory: Path, replace: int | None, wait: bool, timeout_s: float | None) -> None:
     """Stop being a member: no more roles and no more votes."""
     from protocol.messages import TransactionKind
 
-    _submit(directory, TransactionKind.LEAVE, None, 0)
+    give(directory, TransactionKind.LEAVE, replaces=replace, wait=wait, timeout_s=timeout_s)
 
 
-def _submit(directory: Path, kind: TransactionKind, peer: bytes | None, tokens: float) -> None:
-    """Leave the transaction for the node, which hears it now or when it runs next."""
-    from flocknode import spool
-    from flocknode.config import ConfigError, load_node_dir
-    from flocknode.keystore import KeystoreError
-    from flocknode.observe.ledger import LedgerError, end_of, read_genesis, walk
-    from flocknode.store import DATABASE
-    from protocol.codec import encode
-    from protocol.ledger.chain import ChainError
-    from protocol.ledger.economy import UNITS
-    from protocol.messages import Transaction
+@node.command(short_help="Drop a transaction that waits.")
+@DIRECTORY
+@click.argument("number", type=click.IntRange(min=0))
+@_ordering
+def drop(directory: Path, number: int, wait: bool, timeout_s: float | None) -> None:
+    """Have the waiting transaction NUMBER do nothing, so that those behind it go on.
 
-    try:
-        me = load_node_dir(directory).peer
-        steps = list(walk(directory)) if (directory / DATABASE).exists() else []
-        state = end_of(read_genesis(directory), steps).state
-        account = state.account(me)
-        if account is None:
-            raise click.ClickException(f"{directory}: the ledger knows no account of this node")
-        units = round(tokens * UNITS)
-        if units > account.stake_units:
-            held = account.stake_units / UNITS
-            raise click.ClickException(f"the node has {held:,.6f} tokens, not {tokens}")
-        nonce = account.nonce + len(spool.waiting(directory))
-        spool.submit(directory, encode(Transaction(kind, nonce, peer or me, units)))
-    except (ChainError, ConfigError, KeystoreError, LedgerError, OSError) as error:
-        raise click.ClickException(str(error)) from error
-    click.echo(f"{kind.name.lower()} number {nonce} is left for the node")
+    Some nodes may carry it all the same, if they have not heard of this in time; then this says so."""
+    from protocol.messages import TransactionKind
+
+    give(directory, TransactionKind.CANCEL, replaces=number, wait=wait, timeout_s=timeout_s)
+
+
+@node.command(short_help="Show the transactions that wait.")
+@DIRECTORY
+@click.option("--json", "as_json", is_flag=True, help="As JSON, amounts in units (millionths of a token).")
+def pending(directory: Path, as_json: bool) -> None:
+    """Show the node's transactions that wait for a block, since when and why, and how the last ones ended."""
+    show_pending(directory, as_json)

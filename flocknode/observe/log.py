@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
-from typing import IO, TypeAlias
+from typing import Protocol, TypeAlias
 
 import structlog
 from structlog.typing import EventDict, FilteringBoundLogger, Processor
@@ -18,6 +20,10 @@ from flocknode.faults import describe_error
 Logger: TypeAlias = FilteringBoundLogger
 
 LOG_FILE = "node.log"
+LOG_BYTES = 64 << 20
+"""When a log file is full and a new one is begun."""
+LOG_FILES = 4
+"""How many are kept, the one that is written included: a node's log takes at most 256 MiB."""
 LEVELS: Mapping[str, int] = {
     "debug": logging.DEBUG,
     "info": logging.INFO,
@@ -26,17 +32,69 @@ LEVELS: Mapping[str, int] = {
 }
 
 
-def open_log(directory: Path, node: str, level: str, console: bool = False) -> tuple[Logger, IO[str]]:
+class Sink(Protocol):
+    """Takes finished lines; `write` may raise OSError, which costs the line."""
+
+    def write(self, line: str, /) -> object: ...
+
+
+class LogFile:
+    """Append lines to a file; a full one is set aside under the names NAME.1 (the newest) to NAME.3.
+
+    `max_bytes`: when a file is full; a line is never cut in two.
+    """
+
+    def __init__(self, path: Path, max_bytes: int = LOG_BYTES) -> None:
+        """Raises OSError where the file cannot be opened."""
+        self.name = str(path)
+        self._path = path
+        self._max_bytes = max_bytes
+        # Line buffered: a node that is killed has logged everything up to then.
+        self._file = path.open("a", buffering=1, encoding="utf-8")
+        self._bytes = os.fstat(self._file.fileno()).st_size
+
+    def write(self, line: str) -> None:
+        """Append a line, which ends with a newline. Raises OSError."""
+        size = len(line.encode())
+        if self._bytes and self._bytes + size > self._max_bytes:
+            with suppress(OSError):  # the full file is written on
+                self._set_aside()
+        self._file.write(line)
+        self._bytes += size
+
+    def close(self) -> None:
+        """Close the file. Raises OSError where its last line cannot be written."""
+        self._file.close()
+
+    def _set_aside(self) -> None:
+        # The new file comes first: where it cannot be opened, nothing is renamed.
+        fresh_path = self._path.with_name(f"{self._path.name}.new")
+        fresh = fresh_path.open("w", buffering=1, encoding="utf-8")
+        names = [self._path, *set_aside(self._path)]
+        for newer, older in reversed(list(pairwise(names))):
+            with suppress(FileNotFoundError):
+                newer.rename(older)
+        fresh_path.rename(self._path)
+        full, self._file, self._bytes = self._file, fresh, 0
+        full.close()
+
+
+def set_aside(path: Path) -> list[Path]:
+    """Return the names of the full log files of `path`, the newest first, whether they exist or not."""
+    return [path.with_name(f"{path.name}.{number}") for number in range(1, LOG_FILES)]
+
+
+def open_log(directory: Path, node: str, level: str, console: bool = False) -> tuple[Logger, LogFile]:
     """A logger that appends to `directory`/node.log, and to standard error if `console`, and its open file.
 
-    Every line has "time" (UTC, ISO 8601), "node", "level" and "event". Raises KeyError for an unknown level.
+    Every line has "time" (UTC, ISO 8601), "node", "level" and "event". Raises KeyError for an unknown level,
+    OSError for a file that cannot be opened.
     """
-    # Line buffered: a node that is killed has logged everything up to then.
-    file = (directory / LOG_FILE).open("a", buffering=1, encoding="utf-8")
+    file = LogFile(directory / LOG_FILE)
     return make_logger([file, sys.stderr] if console else [file], node, level), file
 
 
-def make_logger(sinks: list[IO[str]], node: str, level: str) -> Logger:
+def make_logger(sinks: Sequence[Sink], node: str, level: str) -> Logger:
     """A logger that writes each record as a line of JSON to every sink."""
     processors: list[Processor] = [
         structlog.processors.add_log_level,
@@ -62,7 +120,7 @@ class _Sinks:
     lost is the first thing that it is told once it can be written again.
     """
 
-    def __init__(self, sinks: list[IO[str]]) -> None:
+    def __init__(self, sinks: Sequence[Sink]) -> None:
         self._sinks = [_Sink(sink) for sink in sinks]
 
     def msg(self, line: str) -> None:
@@ -73,7 +131,7 @@ class _Sinks:
 
 
 class _Sink:
-    def __init__(self, file: IO[str]) -> None:
+    def __init__(self, file: Sink) -> None:
         self._file = file
         self._lost = 0
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
 from attrs import define, field, frozen
 
-from flocknode.observe.log import LOG_FILE
+from flocknode.observe.log import LOG_FILE, set_aside
 
 SCORES: Final[tuple[str, ...]] = ("loss", "accuracy", "balanced_accuracy", "auroc")
 
@@ -55,7 +57,9 @@ class NodeLog:
     bytes_out: int = field(default=0, init=False)
     """Since the node was started last, as of its last block."""
     _last: Moment | None = field(default=None, init=False)
+    _file: int | None = field(default=None, init=False)
     _offset: int = field(default=0, init=False)
+    """How far which file (its inode) has been read."""
 
     def read(self) -> list[dict[str, Any]]:
         """Take in what was written since the last call; the new entries, in order."""
@@ -65,22 +69,35 @@ class NodeLog:
         return entries
 
     def _new_entries(self) -> Iterator[dict[str, Any]]:
-        try:
-            with (self.directory / LOG_FILE).open("rb") as file:
-                file.seek(self._offset)
-                data = file.read()
-        except FileNotFoundError:
-            return
-        # A line that is still being written, or that a kill cut short, is no entry.
-        whole = data.rfind(b"\n") + 1
-        self._offset += whole
-        for line in data[:whole].splitlines():
-            try:
-                entry = json.loads(line)
-            except ValueError:
-                continue
-            if isinstance(entry, dict):
-                yield entry
+        for data in self._new_data():
+            # A line that is still being written, or that a kill cut short, is no entry.
+            whole = data.rfind(b"\n") + 1
+            self._offset += whole
+            for line in data[:whole].splitlines():
+                try:
+                    entry = json.loads(line)
+                except ValueError:
+                    continue
+                if isinstance(entry, dict):
+                    yield entry
+
+    def _new_data(self) -> Iterator[bytes]:
+        """What was written since the last call, file by file: a full log is set aside and a new one begun."""
+        path = self.directory / LOG_FILE
+        with ExitStack() as closing:
+            files = []
+            # Opened before any is read, the newest first: one renamed meanwhile comes twice, not never.
+            for name in (path, *set_aside(path)):
+                with suppress(FileNotFoundError):
+                    files.append(closing.enter_context(name.open("rb")))
+            by_inode = {os.fstat(file.fileno()).st_ino: file for file in files}
+            inodes = list(reversed(by_inode))
+            unread = inodes[inodes.index(self._file) :] if self._file in by_inode else inodes
+            for inode in unread:
+                if inode != self._file:
+                    self._file, self._offset = inode, 0
+                by_inode[inode].seek(self._offset)
+                yield by_inode[inode].read()
 
     def _take(self, entry: dict[str, Any]) -> None:
         match entry.get("event"):

@@ -119,9 +119,7 @@ class PlaceWatch:
                 if fields["member"]
                 else f"it is not a member (stake {tokens(stake)} tokens)"
             )
-            what = (
-                f"since round {fields['round']} this node is no validator: {why}; it has no vote and no role"
-            )
+            what = f"since {{since}} this node is no validator: {why}; it has no vote and no role"
             self.conditions.holds("not_validator", now_s, what, **figures)
         else:
             self.conditions.gone("not_validator", now_s)

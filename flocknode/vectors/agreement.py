@@ -177,6 +177,7 @@ def statements() -> Document:
         (Kind.SEALED_VOTE, 3, SealedVote(0, _b32("vote")), b""),
         (Kind.VOTE_OPENING, 3, VoteOpening(0, -1, 123_456, _b32("salt")), b""),
         (Kind.TRANSACTION, 0, Transaction(TransactionKind.TRANSFER, 5, MEMBERS[1].peer, MICRO), b""),
+        (Kind.TRANSACTION, 0, Transaction(TransactionKind.CANCEL, 5, MEMBERS[0].peer, 0, 1), b""),
         (Kind.READY, 3, Ready(9, 1, (), (_b32("blob"),)), b""),
         (Kind.VOTE, 3, Vote(VotePhase.COMMIT, 9, 2, _b32("block")), b""),
         (Kind.TIMEOUT, 3, Timeout(9, 2, None), b""),

@@ -30,10 +30,8 @@ def seal_vote(desk: Desk) -> None:
     voted_on = candidate(desk)
     if opening is None:
         if voted_on is not None and desk.want_blob(voted_on, desk.state.validators):
-            best = desk.state.best
-            if best is None or has_best(desk):
-                current = desk.state.model_digest
-                job = EvaluateJob(round_, current, voted_on, None if best is None else best.digest)
+            job = evaluation(desk, voted_on)
+            if job is not None:
                 desk.run(f"evaluate/{ballot}", job)
         return
     desk.outbox.publish(
@@ -41,6 +39,20 @@ def seal_vote(desk: Desk) -> None:
         Kind.SEALED_VOTE,
         SealedVote(ballot, vote_hash(desk.rules.network, round_, desk.me, opening)),
     )
+
+
+def evaluation(desk: Desk, candidate: bytes) -> EvaluateJob | None:
+    """§6. Return what a voter measures; None while the best model is fetched.
+
+    A best model that no holder can serve is left out: the vote then rests on the current one.
+    """
+    best, round_ = desk.state.best, desk.state.round
+    if best is None:
+        return EvaluateJob(round_, desk.state.model_digest, candidate)
+    if not has_best(desk) and best.digest not in desk.unavailable:
+        return None
+    held = best.digest if best.digest in desk.blobs else None
+    return EvaluateJob(round_, desk.state.model_digest, candidate, held)
 
 
 def has_best(desk: Desk) -> bool:

@@ -26,7 +26,6 @@ from protocol.ledger.economy import (
 from protocol.ledger.judgement import BestModel, Judgement, Opinion, grade_of, is_improvement
 from protocol.ledger.pace import Training
 from protocol.ledger.state import (
-    Account,
     Fault,
     LedgerState,
     Phase,
@@ -35,7 +34,7 @@ from protocol.ledger.state import (
     RoundState,
     active_validators,
 )
-from protocol.messages import Transaction, TransactionKind
+from protocol.ledger.transactions import apply_transactions
 from protocol.params import ProtocolParams
 from protocol.sortition import assign_roles, threshold
 
@@ -224,60 +223,6 @@ def _with_suspicion(state: LedgerState, peers: Sequence[bytes], change: int) -> 
         for peer, account in state.accounts
     )
     return evolve(state, accounts=accounts)
-
-
-def apply_transactions(
-    state: LedgerState, params: ProtocolParams, transactions: Iterable[Statement]
-) -> LedgerState:
-    """Each in turn; one that does not apply (nonce, funds) is passed over."""
-    for statement in transactions:
-        assert isinstance(statement.body, Transaction)
-        state = apply_transaction(state, params, statement.sender, statement.body) or state
-    return state
-
-
-def apply_transaction(
-    state: LedgerState, params: ProtocolParams, sender: bytes, transaction: Transaction
-) -> LedgerState | None:
-    """The state after it, or None where it does not apply."""
-    accounts = dict(state.accounts)
-    account = accounts.get(sender)
-    if account is None or account.nonce != transaction.nonce:
-        return None
-    account = evolve(account, nonce=account.nonce + 1)
-    amount = transaction.amount_units
-    spendable = account.stake_units - bond_units(state, params, sender)
-    pool = state.pool_units
-    match transaction.kind:
-        case TransactionKind.TRANSFER:
-            if not 0 < amount <= spendable or transaction.peer == sender:
-                return None
-            account = evolve(account, stake_units=account.stake_units - amount)
-            recipient = accounts.get(transaction.peer, Account(0, False))
-            accounts[transaction.peer] = evolve(recipient, stake_units=recipient.stake_units + amount)
-        case TransactionKind.FUND:
-            if not 0 < amount <= spendable:
-                return None
-            account = evolve(account, stake_units=account.stake_units - amount)
-            pool += amount
-        case TransactionKind.JOIN:
-            # A vote costs as much as a founder's: a stake that splits does not multiply its votes.
-            if account.member or account.stake_units < max(params.join_stake_units, params.min_stake_units):
-                return None
-            account = evolve(account, member=True)
-        case TransactionKind.LEAVE:
-            if not account.member:
-                return None
-            account = evolve(account, member=False)
-    accounts[sender] = account
-    return evolve(state, accounts=tuple(sorted(accounts.items())), pool_units=pool)
-
-
-def bond_units(state: LedgerState, params: ProtocolParams, peer: bytes) -> int:
-    """What it may not move away: a validator may have a role in the round that begins, and must be able to
-    pay for a fault in it.
-    """
-    return params.fault_penalty_units if peer in state.validators else 0
 
 
 def reform(

@@ -96,7 +96,8 @@ MAX_CLIPPED_PLACES = 16
 class Clipping:
     """What the bound `clip` cut off an update of `coordinates` values.
 
-    `clipped_coordinates`: how many were beyond the bound. `largest`: the largest magnitude before the cut.
+    `clipped_coordinates`: how many were beyond the bound. `largest`: the largest magnitude before the
+    cut, 0 where none was.
     `clipped_at`: the indices of the first `MAX_CLIPPED_PLACES` of them, ascending.
     """
 
@@ -108,17 +109,14 @@ class Clipping:
 
 
 @kernel
-def _quantise(
-    update: Float32Vec, clip: float, scale: float, uniform: FieldVec, out: Int64Vec
-) -> tuple[int, float]:
-    beyond, largest = 0, 0.0
+def _quantise(update: Float32Vec, clip: float, scale: float, uniform: FieldVec, out: Int64Vec) -> int:
+    beyond = np.int64(0)
     for i in range(update.size):
         value = np.float64(update[i])
         clipped = min(max(value, -clip), clip)
-        beyond += clipped != value
-        largest = max(largest, abs(value))
+        beyond += np.int64(clipped != value)
         out[i] = np.int64(np.floor(clipped * scale + np.float64(uniform[i]) / P))
-    return beyond, largest
+    return int(beyond)
 
 
 def quantise(
@@ -145,13 +143,13 @@ def quantise_and_count(
     uniform = field.expand(rounding_seed, ROUNDING_LABEL, update.size)
     scale = weight / max_weight * 2.0**fixed.fraction_bits
     out = np.empty(update.size, dtype=np.int64)
-    beyond, largest = _quantise(operand(update), fixed.clip, scale, uniform, out)
+    beyond = _quantise(operand(update), fixed.clip, scale, uniform, out)
     if not beyond:
-        return out, Clipping(update.size, fixed.clip, 0, largest)
+        return out, Clipping(update.size, fixed.clip)
     # In float64, as the kernel compares: a float32 bound may round to the value that exceeds it.
-    places = np.flatnonzero(np.abs(update.astype(np.float64)) > fixed.clip)[:MAX_CLIPPED_PLACES]
-    named = tuple(int(place) for place in places)
-    return out, Clipping(update.size, fixed.clip, int(beyond), float(largest), named)
+    magnitudes = np.abs(update.astype(np.float64))
+    places = tuple(int(place) for place in np.flatnonzero(magnitudes > fixed.clip)[:MAX_CLIPPED_PLACES])
+    return out, Clipping(update.size, fixed.clip, beyond, float(magnitudes.max()), places)
 
 
 def _magnitude(x: Int64Vec) -> int:

@@ -56,7 +56,7 @@ from sim.adversaries.proposers import (
     unchanged,
 )
 from sim.adversaries.tampering import Both
-from sim.adversaries.voters import Abstainer, Contrarian, VoteCopier, Yeasayer
+from sim.adversaries.voters import Abstainer, Contrarian, UnsoundVoter, VoteCopier, Yeasayer
 from sim.filters import Filter
 from sim.scenario.manifest import ScenarioError
 
@@ -292,6 +292,10 @@ VOTERS: Mapping[str, Behaviour] = {
     "vote-copier": Behaviour(
         about="hands in another's sealed vote and opening as its own",
         make=lambda actor: VoteCopier(actor.identity, actor.network),
+    ),
+    "unsound-voter": Behaviour(
+        about="votes for every sum, and says in the same opening that it is as bad as can be",
+        make=lambda actor: UnsoundVoter(actor.identity, actor.network),
     ),
     "contrarian": Behaviour(about="votes against whatever is good", make=lambda actor: Contrarian()),
 }

@@ -7,7 +7,8 @@ from attrs import define, field
 from protocol.envelope import Statement
 from protocol.events import Broadcast, Effect, Event
 from protocol.jobs import EvaluateResult, Job, JobResult
-from protocol.messages import Kind, SealedVote, VoteOpening
+from protocol.ledger.judgement import MAX_CHANGE
+from protocol.messages import Kind, SealedVote, VoteOpening, vote_hash
 from sim.adversaries.tampering import JobTampering, StatementTampering, heard
 
 
@@ -45,6 +46,34 @@ class Yeasayer(JobTampering):
 
     def result(self, job: Job, result: JobResult) -> JobResult | None:
         return EvaluateResult(0, 0) if isinstance(result, EvaluateResult) else result
+
+
+@define(eq=False)
+class UnsoundVoter(StatementTampering):
+    """Votes for every sum, and says in the same opening that it is as bad as can be."""
+
+    _sealed: dict[tuple[int, int], Statement] = field(factory=dict, init=False)
+
+    def rewrite(self, statement: Statement, to: bytes | None) -> Statement | None:
+        body = statement.body
+        if not isinstance(body, SealedVote):
+            return None if isinstance(body, VoteOpening) else statement
+        digest = vote_hash(self.network, statement.round, self.identity.peer, _unsound(body.ballot))
+        self._sealed[statement.round, body.ballot] = statement
+        return self.signed(statement.round, Kind.SEALED_VOTE, SealedVote(body.ballot, digest))
+
+    def effects(self, effects: list[Effect]) -> list[Effect]:
+        """Its engine would not open a vote that it has not sealed."""
+        performed = super().effects(effects)
+        for round_, ballot in sorted(self._sealed):
+            opening = self.signed(round_, Kind.VOTE_OPENING, _unsound(ballot))
+            performed.append(Broadcast(opening.to_bytes()))
+        self._sealed.clear()
+        return performed
+
+
+def _unsound(ballot: int) -> VoteOpening:
+    return VoteOpening(ballot, 1, 0, bytes(32), MAX_CHANGE)
 
 
 @define(eq=False)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from protocol.codec import encode
 from protocol.consensus import leader_of
 from protocol.messages import Kind, Transaction, TransactionKind
 from sim.adversaries.leaders import Censor, DoubleVoter, TwoBlockLeader
@@ -124,9 +123,7 @@ def _censored(name: str, profile: str, seed: int) -> Result:
         }
 
     def during(scene: Scene) -> None:
-        peer = scene.peer(victim(scene))
-        fund = Transaction(TransactionKind.FUND, 0, peer, 1_000_000)
-        scene.world.command(victim(scene), encode(fund))
+        scene.order(victim(scene), TransactionKind.FUND, units=1_000_000)
 
     trial = run_trial(Staging(cast=cast, rounds=ROUNDS, during=during), profile, seed)
     scene = trial.scene

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from protocol.codec import encode
 from protocol.keys import Identity
 from protocol.ledger.state import Fault
 from protocol.messages import Transaction, TransactionKind
@@ -29,7 +28,7 @@ def _leave(name: str, profile: str, seed: int) -> Result:
             Transaction(TransactionKind.LEAVE, 0, peer, 0),
             Transaction(TransactionKind.TRANSFER, 1, mule, STAKE_UNITS),
         ):
-            scene.world.command(scene.aggregator, encode(transaction))
+            scene.spread(scene.aggregator, transaction)
 
     staging = Staging(cast=lambda scene: {scene.aggregator: BlindForger()}, during=during)
     trial = run_trial(staging, profile, seed)
@@ -52,7 +51,7 @@ def _move_first(name: str, profile: str, seed: int) -> Result:
 
     def during(scene: Scene) -> None:
         move = Transaction(TransactionKind.TRANSFER, 0, mule, STAKE_UNITS)
-        scene.world.command(forger(scene), encode(move))
+        scene.spread(forger(scene), move)
 
     trial = run_trial(Staging(cast=cast, rounds=ROUNDS, during=during), profile, seed)
     return _judge(name, trial, mule)

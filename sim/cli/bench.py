@@ -77,6 +77,45 @@ def whole_round(nodes: int, dimension: int, rounds: int, profile: str) -> None:
         raise click.ClickException(str(error)) from error
 
 
+@bench.command(short_help="How long a node takes to take up its ledger.")
+@click.option(
+    "--blocks", default=2_000, show_default=True, type=click.IntRange(min=10), help="In the ledger."
+)
+@click.option("--nodes", default=4, show_default=True, type=click.IntRange(4, 50), help="Of the network.")
+@click.option("--repeats", default=3, show_default=True, type=click.IntRange(1, 100), help="Of each way.")
+def start(blocks: int, nodes: int, repeats: int) -> None:
+    """Time how a node takes up its stored ledger: with its snapshot, without one, and with every check.
+
+    The ledger is made in the simulator, and stands in a real store; opening the store counts.
+    """
+    from sim.bench.start import bench_start, render
+
+    click.echo(render(bench_start(blocks, nodes, repeats)))
+
+
+@bench.command(short_help="What an engine keeps in memory at great heights.")
+@click.option(
+    "--height",
+    "heights",
+    multiple=True,
+    default=(100, 1_000, 10_000),
+    show_default=True,
+    type=click.IntRange(1),
+    help="Look at this height; may be given again.",
+)
+@click.option("--nodes", default=4, show_default=True, type=click.IntRange(4, 50), help="Of the network.")
+def memory(heights: tuple[int, ...], nodes: int) -> None:
+    """Run a simulated network of real engines, and count what one of them keeps when a round has begun.
+
+    Objects and bytes are those that can be reached from the engine.
+    """
+    from sim.bench.memory import grow
+
+    click.echo(f"{'height':>8} {'round':>7} {'objects':>9} {'bytes':>10}")
+    for kept in grow(heights, nodes):
+        click.echo(f"{kept.height:8} {kept.round:7} {kept.total.objects:9} {kept.total.bytes:10}")
+
+
 @bench.command(name="profile", short_help="What the nodes do in a round, and how often.")
 @click.option("--nodes", default=8, show_default=True, help="Node processes.")
 @click.option("--dimension", default=50_000, show_default=True, help="Weights of the model.")

@@ -19,9 +19,9 @@ from protocol.messages import (
     Kind,
     Proposal,
     StatementRequest,
-    Transaction,
     TransactionKind,
 )
+from protocol.order import Order
 from protocol.params import ProtocolParams
 from protocol.sharing import ShareKind
 from sim.adversaries.aggregators import BlindForger, RefusingAggregator
@@ -74,8 +74,8 @@ class History:
         world = build_world(
             NODES, SEED, params=ground.params, filters=filters, model=model, invariants=[self._note]
         )
-        body = Transaction(TransactionKind.TRANSFER, 0, ground.peers[2], 5)
-        world.at(600, lambda: world.command(3, encode(body)))
+        order = Order(bytes(16), TransactionKind.TRANSFER, ground.peers[2], 5)
+        world.at(600, lambda: world.command(3, encode(order)))
         world.at(700, lambda: world.crash(RESTARTED, restart_ms=900))
         world.run(lambda world: _rounds_ended(world) >= rounds, max_virtual_ms=300_000)
 

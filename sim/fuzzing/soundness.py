@@ -20,6 +20,7 @@ from protocol.events import (
     RunJob,
     Send,
     SetTimer,
+    ShowOrders,
 )
 from protocol.messages import MESSAGE_BYTES
 from protocol.offences import OFFENCES
@@ -33,6 +34,7 @@ BUCKETS = {
     durable.SECRET,
     durable.SHARE,
     durable.OPENING,
+    durable.ORDER,
     durable.RESIDUAL,
     durable.BLOB,
 }
@@ -77,7 +79,7 @@ def _wrong(engine: Engine, effect: Effect) -> str | None:
             return None if key.startswith(f"{engine.state.round}/") else "a job of another round"
         case Penalise(peer, why):
             return None if why in OFFENCES and peer != engine.me else "itself, or for no known reason"
-        case Notify(_, fields):
+        case Notify(_, fields) | ShowOrders(_, fields):
             return _wrong_notice(fields)
         case _:
             return None

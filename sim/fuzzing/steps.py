@@ -39,9 +39,11 @@ from protocol.messages import (
     Proposal,
     Statements,
     Timeout,
+    Transaction,
     Vote,
     VotePhase,
 )
+from protocol.order import Order
 from sim.fuzzing.bending import Bender, bent_bytes
 from sim.fuzzing.histories import LIAR, VICTIM, Ground
 from sim.fuzzing.victim import TIMERS
@@ -230,9 +232,11 @@ class Steps:
             self.victim.handle(event)
 
     def command(self, draw: Random) -> None:
-        """The operator's transaction, or what is none."""
-        body = self._message(draw, [Kind.TRANSACTION]).body
-        self.victim.handle(Command(self.bender.bent_packed(body, draw)))
+        """The operator's order, or what is none."""
+        wish = decode(Transaction, self._message(draw, [Kind.TRANSACTION]).body, 128)
+        name, replaces = draw.randrange(256), draw.choice([None, None, 0, 1])
+        order = encode(Order(bytes([name]) * 16, wish.kind, wish.peer, wish.amount_units, replaces))
+        self.victim.handle(Command(draw.choice([order, self.bender.bent_packed(order, draw)])))
 
     def restart(self, draw: Random) -> None:
         """A crash, and a new life with what is durable."""

@@ -29,6 +29,7 @@ from protocol.messages import (
     ReleaseStage,
     ShareRelease,
     Timeout,
+    Transaction,
     Vote,
     VotePhase,
 )
@@ -60,7 +61,8 @@ class _Record:
 
     blocks: set[tuple[int, BlockKind]] = field(factory=set)
     contributors: dict[int, frozenset[bytes]] = field(factory=dict)
-    statements: dict[Slot, bytes] = field(factory=dict)
+    statements: dict[tuple[Slot, int], bytes] = field(factory=dict)
+    """By slot, and of a transaction by its revision too."""
     votes: dict[tuple[VotePhase, int, int], bytes] = field(factory=dict)
     proposals: dict[tuple[int, int], bytes] = field(factory=dict)
     timed_out: dict[int, int] = field(factory=dict)
@@ -116,7 +118,8 @@ def _check_message(record: _Record, peer: bytes, data: bytes) -> None:
 
 
 def _check_statement(record: _Record, statement: Statement) -> None:
-    if record.statements.setdefault(slot_of(statement), statement.id) != statement.id:
+    revision = statement.body.revision if isinstance(statement.body, Transaction) else 0
+    if record.statements.setdefault((slot_of(statement), revision), statement.id) != statement.id:
         raise InvariantError(f"two {statement.kind.name} statements for round {statement.round}")
     needed = COMMITTED_FIRST.get(statement.kind)
     if needed and not any((statement.round, kind) in record.blocks for kind in needed):

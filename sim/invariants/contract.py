@@ -8,6 +8,8 @@ U2 down by one (not if void or aborted); faults; the void fee ...; beacon, round
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from fractions import Fraction
+from statistics import median_low
 
 from attrs import define
 
@@ -20,6 +22,7 @@ from sim.invariants.base import InvariantError
 from sim.reading import read_statement
 
 MOST_SUSPICION = 16
+FEWEST = 4
 
 
 @define
@@ -43,6 +46,8 @@ class _Book:
     previous_model: bytes
     validators: tuple[bytes, ...]
     tallies: list[tuple[int, int]]
+    best: tuple[int, bytes] | None
+    round: int
 
     def gamma(self, winning: int, seats: int) -> int:
         """Of a vote that `winning` of `seats` voters carried; the formula of section 6."""
@@ -68,6 +73,51 @@ class _Book:
         paid = min(units, self.rows[peer].stake)
         self.rows[peer].stake -= paid
         return paid
+
+    def collect(self, owed: Mapping[bytes, int]) -> None:
+        """To the treasury. Under the interim rule the last four that have a vote keep `min_stake`."""
+        floor = self.params.min_stake_units
+        standing = sum(row.member and row.stake >= floor for row in self.rows.values())
+        for peer in sorted(owed):
+            row, units = self.rows[peer], owed[peer]
+            falls = row.stake >= floor > row.stake - units
+            if falls and row.member and self.params.judgement is not None:
+                if standing > FEWEST:
+                    standing -= 1
+                else:
+                    units = row.stake - floor
+            self.treasury += self.pay(peer, units)
+
+    def judge(
+        self, members: list[bytes], seats: int, openings: Mapping[bytes, VoteOpening], candidate: bytes
+    ) -> None:
+        """The interim rule of section 6, from what the openings say."""
+        rule = self.params.judgement
+        assert rule is not None
+        for peer, opening in openings.items():
+            _require_sound(peer, opening)
+        sides = {side: [p for p, o in openings.items() if o.vote == side] for side in (1, -1)}
+        if not sides[1] and not sides[-1]:
+            return
+        accepted = len(sides[1]) >= len(sides[-1])
+        winners, losers = (sides[1], sides[-1]) if accepted else (sides[-1], sides[1])
+        gamma = self.gamma(len(winners), seats)
+        owed = dict.fromkeys([*members, *losers], 0)
+        if not accepted:
+            grade = median_low([o.change for o in openings.values() if o.vote])
+            share = Fraction(grade - rule.free_step, rule.full_step - rule.free_step)
+            for peer in members:
+                owed[peer] += int(gamma * min(Fraction(1), max(Fraction(0), share)))
+        if 4 * len(winners) >= 3 * (len(winners) + len(losers)):
+            for peer in losers:
+                owed[peer] += gamma * rule.contrary_permille // 1000
+        self.collect(owed)
+        self.remember(len(winners), seats)
+        if accepted:
+            self.reward({*members, *sides[1]})
+            self.previous_model, self.model = self.model, candidate
+            if sum(opening.improves for opening in openings.values()) > len(openings) / 2:
+                self.best = self.round, candidate
 
     def vote(self, members: list[bytes], seats: int, votes: Mapping[bytes, int], candidate: bytes) -> None:
         yes = [peer for peer, vote in votes.items() if vote == 1]
@@ -101,9 +151,11 @@ class _Book:
     def punish(self, faults: Iterable[tuple[bytes, Fault]]) -> None:
         rule = self.params.adaptive_gamma
         unopened = self.params.gamma_units if rule is None else rule.highest_units
-        for peer, fault in set(faults):
-            price = unopened if fault is Fault.UNOPENED_VOTE else self.params.fault_penalty_units
-            self.treasury += self.pay(peer, price)
+        for peer, fault in sorted(set(faults)):
+            if fault is Fault.UNOPENED_VOTE:
+                self.collect({peer: unopened})
+            else:
+                self.treasury += self.pay(peer, self.params.fault_penalty_units)
 
     def end(self) -> None:
         """A round less to pay for, where there is an end; and who votes in the next one."""
@@ -142,9 +194,18 @@ class _Book:
                 row.member = True
             case TransactionKind.LEAVE if row.member:
                 row.member = False
+            case TransactionKind.CANCEL:
+                pass
             case _:
                 return
         row.nonce += 1
+
+
+def _require_sound(peer: bytes, opening: VoteOpening) -> None:
+    """Raise `InvariantError` for an opening that says more than it may, or other things than its vote."""
+    silent = opening.vote == 0 and (opening.change, opening.improves, opening.done) != (0, False, False)
+    if silent or opening.vote * opening.change > 0 or opening.loss_micro:
+        raise InvariantError(f"an opening of {peer.hex()[:12]} is pinned that does not fit its vote")
 
 
 def _margin(winning: int, seats: int) -> int:
@@ -172,7 +233,16 @@ class Contract:
             assert step.after.training is not None
             book.wake(step.after.training.last_round - step.after.round + 1)
         found = _open(self._params, step.after)
-        for name in ("treasury", "pool", "rounds_left", "model", "previous_model", "validators", "tallies"):
+        for name in (
+            "treasury",
+            "pool",
+            "rounds_left",
+            "model",
+            "previous_model",
+            "validators",
+            "tallies",
+            "best",
+        ):
             if getattr(found, name) != getattr(book, name):
                 raise InvariantError(f"{where}: the {name.replace('_', ' ')} is not what the contract says")
         for peer in sorted(book.rows.keys() | found.rows.keys()):
@@ -197,6 +267,8 @@ def _open(params: ProtocolParams, state: LedgerState) -> _Book:
         previous_model=state.previous_model_digest,
         validators=state.validators,
         tallies=[(tally.winning, tally.seats) for tally in state.tallies],
+        best=None if state.best is None else (state.best.round, state.best.digest),
+        round=state.round,
     )
 
 
@@ -206,15 +278,18 @@ def _settle(book: _Book, state: LedgerState, body: OutcomeBody | AbortBody) -> N
     faults = [(entry.peer, entry.fault) for entry in learning.faults]
     faults += [(peer, Fault.EQUIVOCATION) for peer in _equivocators(body.closing)]
     if isinstance(body, OutcomeBody):
-        votes = _opened(body)
+        openings = _opened(body)
+        votes = {peer: opening.vote for peer, opening in openings.items()}
         faults += [(v.peer, Fault.UNOPENED_VOTE) for v in learning.sealed_votes if v.peer not in votes]
-        if not learning.void:
+        if not learning.void and book.params.judgement is not None:
+            book.judge(members, len(learning.voters), openings, learning.candidate)
+        elif not learning.void:
             book.vote(members, len(learning.voters), votes, learning.candidate)
+        if not learning.void:
             book.suspect(members, -1)
     book.punish(faults)
     if learning.void and not faults:
-        for peer in members:
-            book.treasury += book.pay(peer, book.params.void_fee_units)
+        book.collect(dict.fromkeys(members, book.params.void_fee_units))
         book.suspect(members, 1)
     book.end()
     _transact(book, body.closing)
@@ -239,13 +314,13 @@ def _transact(book: _Book, closing: Closing) -> None:
         book.transact(statement.sender, statement.body)
 
 
-def _opened(body: OutcomeBody) -> dict[bytes, int]:
-    votes = {}
+def _opened(body: OutcomeBody) -> dict[bytes, VoteOpening]:
+    openings = {}
     for data in body.openings:
         statement = read_statement(data)
         assert isinstance(statement.body, VoteOpening)
-        votes[statement.sender] = statement.body.vote
-    return votes
+        openings[statement.sender] = statement.body
+    return openings
 
 
 def _equivocators(closing: Closing) -> list[bytes]:

@@ -9,9 +9,7 @@ from attrs import define, evolve, field, frozen
 
 from flocknode import spool
 from flocknode.demo.fleet import Fleet
-from protocol.codec import encode
 from protocol.ledger.state import LedgerState
-from protocol.messages import Transaction
 from protocol.params import MICRO
 from sim.lab.damage import Disks, corrupt_store, start_over, truncate_store
 from sim.lab.delay import DelayBoard
@@ -78,7 +76,6 @@ class Faults:
     starved: set[int] = field(factory=set, init=False)
     """Nodes that have no room on their disk, or had none when they ended."""
     _undo: dict[int, Callable[[], None]] = field(factory=dict, init=False)
-    _nonces: dict[int, int] = field(factory=dict, init=False)
 
     def __attrs_post_init__(self) -> None:
         self.timeline = Timeline(self.scenario_faults)
@@ -114,7 +111,7 @@ class Faults:
             groups=tuple(select(group, parts, self.random) for group in fault.groups),
         )
         if fault.do is FaultKind.ORDER:
-            self._order(fault, blow, state)
+            self._order(fault, blow)
             undo = None
         else:
             undo = self._carry_out(fault, blow)
@@ -151,17 +148,14 @@ class Faults:
             case _:
                 return self._trouble(trouble_of(fault, blow, self.links.count))
 
-    def _order(self, fault: Fault, blow: Blow, state: LedgerState) -> None:
-        """Leave a transaction for each node, with the nonce after all that were left before."""
+    def _order(self, fault: Fault, blow: Blow) -> None:
+        """Leave an order for each node."""
         peers = {number: peer for peer, number in self.network.numbers.items()}
         assert fault.order is not None
         for node in blow.who:
-            account = state.account(peers[node])
-            nonce = max(self._nonces.get(node, 0), 0 if account is None else account.nonce)
-            self._nonces[node] = nonce + 1
-            recipient = peers[blow.to[0] if blow.to else node]
-            order = Transaction(fault.order, nonce, recipient, round(fault.tokens * MICRO))
-            spool.submit(self.network.paths[node], encode(order))
+            recipient = peers[blow.to[0]] if blow.to else bytes(32)
+            order = spool.new_order(fault.order, recipient, round(fault.tokens * MICRO))
+            spool.submit(self.network.paths[node], order)
 
     # -- processes -------------------------------------------------------------------------------
 

@@ -9,7 +9,8 @@ from sim.mutants.agreement import AGREEMENT
 from sim.mutants.contract import CONTRACT
 from sim.mutants.dealing import DEALING
 from sim.mutants.durability import DURABILITY
+from sim.mutants.judgement import JUDGEMENT
 from sim.mutants.planting import Mutant
 
-ALL: tuple[Mutant, ...] = (*AGREEMENT, *DEALING, *AGGREGATION, *CONTRACT, *DURABILITY)
+ALL: tuple[Mutant, ...] = (*AGREEMENT, *DEALING, *AGGREGATION, *CONTRACT, *DURABILITY, *JUDGEMENT)
 MUTANTS: Mapping[str, Mutant] = {mutant.name: mutant for mutant in ALL}

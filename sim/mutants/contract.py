@@ -17,6 +17,7 @@ from protocol.ledger import economy, settlement
 from protocol.ledger.adaptive import AdaptiveGamma, Tally
 from protocol.ledger.economy import Settlement
 from protocol.ledger.state import Fault, LedgerState, Phase, PinnedFault
+from protocol.ledger.transactions import apply_transactions
 from protocol.params import ProtocolParams
 from protocol.sortition import Roles
 from sim.mutants.planting import Hunter, Mutant, Swap
@@ -75,7 +76,7 @@ def _cites_later(right: Callable[..., Any]) -> Any:
 
 def _transactions_first(right: Callable[..., LedgerState]) -> Any:
     def end_round(state: LedgerState, params: Any, *, transactions: Any, **rest: Any) -> LedgerState:
-        moved = settlement.apply_transactions(state, params, transactions)
+        moved = apply_transactions(state, params, transactions)
         return right(moved, params, transactions=(), **rest)
 
     return end_round

@@ -44,6 +44,7 @@ from sim.invariants.roles import Roles
 from sim.invariants.shares import Shares
 from sim.invariants.supply import Supply
 from sim.invariants.verdicts import Verdicts
+from sim.invariants.votes import Votes
 from sim.learner import SyntheticLearner
 from sim.network import LinkModel
 from sim.node import Node
@@ -165,6 +166,7 @@ def _add_invariants(stage: Stage) -> None:
         Holdings(),
         Conduct(),
         PaceKept(params, lambda: world.now),
+        Votes(params, notes),
         Shares(network),
         Blobs(),
         Blinding(params, notes, blob_of),

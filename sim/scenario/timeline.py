@@ -14,7 +14,7 @@ from protocol.codec import encode
 from protocol.engine import Engine
 from protocol.events import Broadcast, Effect, Millis
 from protocol.ledger.state import LedgerState
-from protocol.messages import Transaction
+from protocol.order import Order
 from protocol.params import MICRO
 from sim.network import Impairment
 from sim.reading import own_statements
@@ -69,7 +69,7 @@ class Timeline:
     """When the last fault struck or was undone."""
     _waiting: list[Fault] = field(factory=list, init=False)
     _armed: list[_Armed] = field(factory=list, init=False)
-    _nonces: dict[int, int] = field(factory=dict, init=False)
+    _orders: int = field(default=0, init=False)
 
     def begin(self) -> None:
         """At the start: what is due by the clock, and what is due in round 1 before any block."""
@@ -275,16 +275,15 @@ class Timeline:
         return struck
 
     def _order(self, fault: Fault, who: tuple[int, ...]) -> Sequence[int]:
-        """The operators ask for a transaction each, with the nonce after all that they asked for before."""
+        """The operators ask for a transaction each."""
         struck, others = self._running(who), self._who(fault.to)
         assert fault.order is not None
         for number in struck:
-            peer = self.world.nodes[number].peer
-            account = self.state.account(peer)
-            nonce = max(self._nonces.get(number, 0), 0 if account is None else account.nonce)
-            self._nonces[number] = nonce + 1
-            recipient = self.world.nodes[others[0]].peer if others else peer
-            order = Transaction(fault.order, nonce, recipient, round(fault.tokens * MICRO))
+            self._orders += 1
+            recipient = self.world.nodes[others[0]].peer if others else bytes(32)
+            order = Order(
+                self._orders.to_bytes(16, "big"), fault.order, recipient, round(fault.tokens * MICRO)
+            )
             self.world.command(number, encode(order))
         return struck
 

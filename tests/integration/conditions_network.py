@@ -3,7 +3,8 @@
 Run as a script: nodes are forked, which a test runner full of threads should not do. Seven nodes:
 
     0         trains for longer than the deadline
-    1 to 4    honest; their updates, and that of 0, are clipped, because the network's bound is tiny
+    1 to 3    honest; their updates are clipped, because the network's bound is tiny
+    4         votes against its own judgement, and has the stake for one such vote
     5         another genesis
     6         another pre-shared key, and a stake below the least
 
@@ -41,6 +42,9 @@ PATIENCE_S = 60.0
 EXPECTED = {
     0: {"deadline_missed"},
     1: {"update_clipped", "genesis_differs"},
+    2: {"update_clipped"},
+    3: {"update_clipped"},
+    4: {"short_of_stake", "not_validator"},
     5: {"genesis_differs", "below_quorum"},
     6: {"not_admitted", "not_validator", "no_peer"},
 }
@@ -52,10 +56,10 @@ def run(root: Path) -> dict[str, object]:
         addresses=free_addresses(NODES),
         seed=1,
         proposers=4,
-        voters=2,
+        voters=4,
         settings=SETTINGS,
-        behaviours={0: Behaviour(train_delay_ms=6_000)},
-        stakes={6: 7 * MICRO},
+        behaviours={0: Behaviour(train_delay_ms=6_000), 4: Behaviour(kind="poison")},
+        stakes={4: 15 * MICRO, 6: 7 * MICRO},
         psk=b"p" * 32,
     )
     paths = found(root, plan, seeded_draw(1))

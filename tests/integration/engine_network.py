@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from attrs import define, evolve, field
@@ -45,10 +46,14 @@ class Network:
 
     @asynccontextmanager
     async def node(
-        self, number: int, transport: type[MemoryTransport] = MemoryTransport
+        self,
+        number: int,
+        transport: type[MemoryTransport] = MemoryTransport,
+        spoil: Callable[[Any], Any] = lambda task: task,
     ) -> AsyncIterator[Running]:
+        """Run a node; `spoil` makes the task that it learns with from the built-in one."""
         genesis, directory = genesis_of(self.count), self.base / f"node{number}"
-        task = load_task("digits", number, self.count, seed=1)
+        task = spoil(load_task("digits", number, self.count, seed=1))
         entropy = np.random.default_rng(number).bytes
         engine = Engine(IDENTITIES[number], genesis, entropy, weight=task.train_count)
         self.engines[number] = engine

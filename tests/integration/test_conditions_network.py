@@ -47,7 +47,7 @@ def test_a_node_that_trains_for_too_long_says_both_times(told: dict[str, Any]) -
 
 
 def test_an_update_beyond_the_bound_says_how_much_of_it(told: dict[str, Any]) -> None:
-    for node in (1, 2, 3, 4):
+    for node in (1, 2, 3):
         line = begun(told, node, "update_clipped")
         assert line["coordinates"] == 2_410
         assert 0 < line["clipped_coordinates"] <= 2_410
@@ -76,10 +76,18 @@ def test_a_node_that_nobody_lets_in_says_so(told: dict[str, Any]) -> None:
     assert "its stake of 7.00 tokens is below the least of 8.00" in begun(told, 6, "not_validator")["what"]
 
 
+def test_a_node_that_loses_its_stake_is_told_before_and_when(told: dict[str, Any]) -> None:
+    near, out = begun(told, 4, "short_of_stake"), begun(told, 4, "not_validator")
+    assert "stake of 15.00 tokens is close to the least of 8.00" in near["what"]
+    assert out["stake_units"] < out["least_units"] == 8_000_000
+    assert out["round"] > near["round"]
+    assert "is below the least of 8.00; it has no vote" in out["what"]
+
+
 def test_a_node_that_is_left_alone_says_so(told: dict[str, Any]) -> None:
     assert "(not reached)" in begun(told, 1, "no_peer")["what"]
     line = begun(told, 1, "below_quorum")
-    assert (line["connected"], line["validators"], line["needed"]) == (1, 6, 5)
+    assert (line["connected"], line["validators"], line["needed"]) == (1, 5, 4)
 
 
 def test_nothing_is_said_twice(told: dict[str, Any]) -> None:
@@ -91,4 +99,4 @@ def test_nothing_is_said_twice(told: dict[str, Any]) -> None:
             assert state.get(key) != line["state"]
             assert key in state or line["state"] == "begun"
             state[key] = line["state"]
-        assert len(lines) <= 16
+        assert len(lines) <= 20

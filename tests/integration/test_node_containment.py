@@ -15,6 +15,7 @@ from flocknode import spool
 from flocknode.store import Store, StoreError
 from flocknode.transport.memory import Hub
 from protocol.blob import blob_digest
+from protocol.codec import encode
 from protocol.events import (
     BlocksRead,
     Broadcast,
@@ -36,6 +37,7 @@ from protocol.events import (
     TimerFired,
 )
 from protocol.jobs import TrainJob
+from protocol.messages import TransactionKind
 
 SENDER, HEARER = PEERS[0], PEERS[1]
 
@@ -279,64 +281,15 @@ async def test_blocks_that_cannot_be_read_for_a_peer_are_not_served(tmp_path: Pa
 # -- the operator's commands ---------------------------------------------------------------------------
 
 
-def clutter(commands: Path) -> None:
-    """What may lie in the spool beside commands."""
-    (commands / "0-directory").mkdir()
-    os.mkfifo(commands / "1-pipe")
-    (commands / "2-link").symlink_to("/dev/zero")
-    (commands / "3-dangling").symlink_to("/nowhere")
-    (commands / "4-long").write_bytes(bytes(spool.MAX_COMMAND_BYTES + 1))
-
-
-async def test_what_is_no_command_is_named_once_and_the_commands_are_heard(tmp_path: Path) -> None:
-    spool.submit(tmp_path, b"first")
-    commands = tmp_path / spool.DIRECTORY
-    clutter(commands)
-    (commands / "5-bound").write_bytes(bytes(spool.MAX_COMMAND_BYTES))
-    (commands / "6-empty").write_bytes(b"")
-    toy = Toy(lambda event: ())
-    async with living(tmp_path, toy) as n:
-        await toy.until(lambda: len(toy.of(Command)) == 3)
-        spool.submit(tmp_path, b"second")  # the next look at the spool
-        await toy.until(lambda: len(toy.of(Command)) == 4)
-    assert {len(event.transaction) for event in toy.of(Command)} == {0, 5, 6, spool.MAX_COMMAND_BYTES}
-    refused = [line["why"] for line in n.logged("command_refused")]
-    assert len(refused) == len(set(refused)) == 5
-    assert any("1-pipe: not a regular file (owner " in why for why in refused)
-    while len(spool.waiting(tmp_path)):
-        spool.remove(spool.waiting(tmp_path)[0][0])  # stopped between hearing and removing
-    assert {path.name for path in commands.iterdir()} == {"0-directory", "1-pipe", "2-link", "3-dangling"}
-
-
 async def test_a_spool_that_is_no_directory_is_named_once(tmp_path: Path) -> None:
     (tmp_path / spool.DIRECTORY).write_bytes(b"")
     toy = Toy(lambda event: ())
     async with living(tmp_path, toy) as n:
-        while not n.logged("command_refused"):  # noqa: ASYNC110
+        while not n.logged("orders"):  # noqa: ASYNC110
             await asyncio.sleep(0.01)
         n.node.command(b"still here")
         await toy.until(lambda: toy.of(Command))
-    assert len(n.logged("command_refused")) == 1
-
-
-async def test_a_command_that_cannot_be_removed_is_heard_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("flocknode.node.COMMAND_INTERVAL_S", 0.01)
-
-    def stays(path: Path) -> None:
-        raise spool.SpoolError("Permission denied")
-
-    spool.submit(tmp_path, b"heard")
-    toy = Toy(lambda event: ())
-    monkeypatch.setattr(spool, "remove", stays)
-    async with living(tmp_path, toy) as n:
-        await toy.until(lambda: toy.of(Command))
-        while not n.logged("command_refused"):  # noqa: ASYNC110
-            await asyncio.sleep(0.01)
-        await asyncio.sleep(0.1)
-    assert toy.of(Command) == [Command(b"heard")]
-    assert len(n.logged("command_refused")) == 1
+    assert len(n.logged("orders")) == 1
 
 
 # As another user: the superuser reads everything.
@@ -374,16 +327,17 @@ def others_directory() -> Iterator[Path]:
 
 @ROOT
 def test_the_superuser_leaves_a_command_that_the_nodes_user_can_hear(others_directory: Path) -> None:
-    spool.submit(others_directory, b"from root")
+    order = spool.new_order(TransactionKind.FUND, PEERS[0], 5)
+    spool.submit(others_directory, order)
     assert (os.geteuid(), os.getegid()) == (0, 0)
     commands = others_directory / spool.DIRECTORY
     (path,) = commands.iterdir()
     assert {path.stat().st_uid, commands.stat().st_uid, path.stat().st_gid} == {OTHER_USER}
 
     def hears() -> None:
-        ((found, transaction),), faults = spool.look(others_directory)
-        assert (transaction, faults) == (b"from root", [])
-        spool.remove(found)
+        hearing = spool.Spool(others_directory)
+        assert hearing.hear() == ([encode(order)], [])
+        assert hearing.show([order.id], {}) == []
 
     assert as_user(OTHER_USER, hears) == 0
     assert list(commands.iterdir()) == []
@@ -393,15 +347,15 @@ def test_the_superuser_leaves_a_command_that_the_nodes_user_can_hear(others_dire
 def test_a_spool_that_root_made_is_refused_with_a_sentence_that_helps(others_directory: Path) -> None:
     commands = others_directory / spool.DIRECTORY
     commands.mkdir(mode=0o700)
-    (commands / "00000000000000000001").write_bytes(b"old")
     with pytest.raises(spool.SpoolError, match=r"owner root, mode 0700\).*chown -R"):
-        spool.submit(others_directory, b"from root")
+        spool.submit(others_directory, spool.new_order(TransactionKind.FUND, PEERS[0], 5))
     assert (os.geteuid(), os.getegid()) == (0, 0)
 
     def looks() -> None:
-        found, (fault,) = spool.look(others_directory)
-        assert found == []
-        assert f"{commands}: Permission denied (owner root, mode 0700)" in fault
+        orders, (fault,) = spool.Spool(others_directory).hear()
+        assert orders == []
+        assert "Permission denied" in fault
+        assert f"'{commands}' (owner root, mode 0700)" in fault
 
     assert as_user(OTHER_USER, looks) == 0
 
@@ -414,7 +368,7 @@ def test_the_superuser_follows_no_link_that_the_nodes_user_laid(
     target.mkdir(mode=0o700)
     (others_directory / spool.DIRECTORY).symlink_to(target)
     with pytest.raises(spool.SpoolError):
-        spool.submit(others_directory, b"from root")
+        spool.submit(others_directory, spool.new_order(TransactionKind.FUND, PEERS[0], 5))
     assert list(target.iterdir()) == []
     assert target.stat().st_uid == 0
 
@@ -424,12 +378,11 @@ async def test_a_node_lives_on_with_a_spool_that_is_roots(others_directory: Path
     """As C17: a command of root's, of the kind before `submit` acted as the owner, ended the node."""
     commands = others_directory / spool.DIRECTORY
     commands.mkdir(mode=0o700)
-    (commands / "00000000000000000001").write_bytes(b"old")
 
     async def lives() -> None:
         toy = Toy(lambda event: ())
         async with living(others_directory, toy) as n:
-            while not n.logged("command_refused"):  # noqa: ASYNC110
+            while not n.logged("orders"):  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
             n.node.command(b"still here")
             await toy.until(lambda: toy.of(Command))

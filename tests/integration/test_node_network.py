@@ -1,5 +1,6 @@
 """Whole networks on the shell: real engines that learn, drop out and return; then real processes."""
 
+import asyncio
 import json
 import multiprocessing
 import signal
@@ -14,6 +15,7 @@ from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
+import pytest
 from engine_network import Network, genesis_of
 from node_world import IDENTITIES, MODEL, PEERS
 
@@ -25,10 +27,12 @@ from flocknode.config import (
     load_node_dir,
     write_node_dir,
 )
+from flocknode.learning.task import TaskError
 from flocknode.observe.ledger import walk
 from flocknode.process import main
-from flocknode.store import open_reader
+from flocknode.store import Store, open_reader
 from flocknode.transport.base import Member
+from protocol.events import Persist
 
 
 async def test_five_engines_learn_and_a_node_that_was_away_catches_up(tmp_path: Path) -> None:
@@ -61,6 +65,53 @@ async def test_five_engines_learn_and_a_node_that_was_away_catches_up(tmp_path: 
     assert block["bytes_out"] > 0
     assert len(settled["peers"]) == 4
     assert {"time", "node", "level"} <= block.keys()
+
+
+class Spoilt:
+    """A task that fails where a user's might: in training, or on one of its splits."""
+
+    def __init__(self, task: Any, *, split: str = "", trains: bool = True) -> None:
+        self._task, self._split, self._trains = task, split, trains
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._task, name)
+
+    def fit(self, weights: Any, config: Any) -> Any:
+        if not self._trains:
+            raise RuntimeError("no memory left on the accelerator")
+        return self._task.fit(weights, config)
+
+    def evaluate(self, weights: Any, config: Any) -> Any:
+        if config.get("split") == self._split:
+            raise TaskError(f"{self._split}: no samples")
+        return self._task.evaluate(weights, config)
+
+
+async def test_a_task_that_fails_is_told_in_its_own_words(tmp_path: Path) -> None:
+    """Node 0 cannot train, 1 not validate, 2 not test; five nodes can do without one of each."""
+    network = Network(tmp_path, 5)
+    async with (
+        network.node(0, spoil=lambda task: Spoilt(task, trains=False)) as n0,
+        network.node(1, spoil=lambda task: Spoilt(task, split="validation")) as n1,
+        network.node(2, spoil=lambda task: Spoilt(task, split="test")) as n2,
+        network.node(3) as n3,
+        network.node(4) as n4,
+    ):
+        await network.until(
+            lambda: n0.logged("job_failed") and n1.logged("abstained") and n2.logged("evaluation_failed")
+        )
+        assert [condition.name for condition in n1.node.conditions] == ["abstained"]
+    (train,) = [line for line in n0.logged("job_failed") if line["subject"] == "train"]
+    assert train["what"].endswith(
+        "failed: this node's update does not count. It says: RuntimeError: no memory left on the accelerator"
+    )
+    abstained, *_ = n1.logged("abstained")
+    assert abstained["what"].endswith("because evaluation failed: TaskError: validation: no samples")
+    tested, *_ = n2.logged("evaluation_failed")
+    assert tested["what"].endswith("could not be evaluated on the test split: TaskError: test: no samples")
+    assert {line["level"] for line in (train, abstained, tested)} == {"warning"}
+    for n in (n3, n4):
+        assert not [name for name in ("job_failed", "abstained", "evaluation_failed") if n.logged(name)]
 
 
 # -- processes -----------------------------------------------------------------------------------
@@ -198,6 +249,51 @@ def test_a_process_that_cannot_run_names_the_reason(tmp_path: Path) -> None:
     assert refusal(path) == f"flocknode: node0: {path / 'ledger.db'}: file is not a database\n"
     (line,) = logged(path, "cannot_run")
     assert line["why"] == f"{path / 'ledger.db'}: file is not a database"
+
+
+SLOW_START = """
+import sys, time
+from pathlib import Path
+from flocknode import assembly
+from flocknode.process import main
+
+def slow_resume(genesis, snapshot, blocks):
+    for _ in blocks:
+        print("reading", flush=True)
+        time.sleep(0.1)
+
+def slow_task(directory):
+    print("reading", flush=True)
+    time.sleep(600)
+
+setattr(assembly, sys.argv[2], {"resume": slow_resume, "_load_task": slow_task}[sys.argv[2]])
+main(Path(sys.argv[1]))
+"""
+
+
+@pytest.mark.parametrize("slow", ["resume", "_load_task"])
+def test_sigterm_ends_a_process_that_still_starts(tmp_path: Path, slow: str) -> None:
+    """While it reads its ledger, and while it loads its data; it would take ten minutes of each."""
+    (path, *_) = write_network(tmp_path, 4)
+    asyncio.run(write_blocks(path, 6_000))
+    command = [sys.executable, "-c", SLOW_START, str(path), slow]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "reading\n"
+    process.send_signal(signal.SIGTERM)
+    told = process.stdout.read()
+    assert process.wait() == 0
+    assert told.count("reading") < 1_000
+    assert [line["signal"] for line in logged(path, "stopping")] == ["SIGTERM"]
+    assert logged(path, "stopped")
+    assert not logged(path, "ready")
+
+
+async def write_blocks(path: Path, count: int) -> None:
+    """Rows that are no blocks: nobody gets to look into them."""
+    store = await Store.open(path)
+    await store.commit([Persist("block", height.to_bytes(8, "big"), b"-") for height in range(1, count + 1)])
+    await store.close()
 
 
 def refusal(path: Path) -> str:

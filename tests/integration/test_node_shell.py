@@ -4,6 +4,9 @@ Toy engines show the rules; `test_node_network` runs the real one.
 """
 
 import asyncio
+import json
+import os
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -15,8 +18,8 @@ import pytest
 from node_world import GO, MODEL, PEERS, NoTask, Rule, Running, Toy, living, on
 
 from flocknode import inbox as inbox_module
-from flocknode import spool
 from flocknode.node import FatalError
+from flocknode.spool import new_order, submit
 from flocknode.store import DirectoryInUseError, Store, StoreError, open_reader
 from flocknode.transport.memory import Hub
 from flocknode.transport.standing import Limits
@@ -46,11 +49,12 @@ from protocol.events import (
     RunJob,
     Send,
     SetTimer,
+    ShowOrders,
     Start,
     TimerFired,
 )
 from protocol.keys import peer_name
-from protocol.messages import Transaction, TransactionKind
+from protocol.messages import TransactionKind
 
 # -- order and durability --------------------------------------------------------------------------
 
@@ -129,7 +133,7 @@ async def test_events_that_wait_share_one_commit_and_nothing_leaves_before_it(tm
     def rule(event: Event) -> list[Effect]:
         if not isinstance(event, Command):
             return []
-        name = event.transaction.decode()
+        name = event.order.decode()
         order.append(f"handle {name}")
         return [Notify(f"{name}-before", {}), Persist("meta", name.encode(), b"v"), Notify(name, {})]
 
@@ -381,26 +385,44 @@ async def test_a_flood_of_one_peer_is_dropped_and_told(
     assert condition.figures == {"peer": peer_name(PEERS[0]), "messages": 40, "bytes": 40 * 999}
 
 
-async def test_a_command_left_in_the_directory_is_heard_once(tmp_path: Path) -> None:
-    transaction = encode(Transaction(TransactionKind.FUND, 0, PEERS[0], 5))
-    spool.submit(tmp_path, transaction)  # while the node is down
-    (tmp_path / "commands" / "0-too-long").write_bytes(bytes(5000))
-    toy = Toy(lambda event: ())
-    async with living(tmp_path, toy):
+async def test_orders_left_in_the_directory_are_heard_until_they_are_taken(tmp_path: Path) -> None:
+    """Each once, however many copies there are; what is no order is set aside, and ends nothing."""
+    first, second = (new_order(TransactionKind.FUND, PEERS[0], 5) for _ in range(2))
+    submit(tmp_path, first)  # while the node is down
+    commands = tmp_path / "commands"
+    shutil.copy(commands / f"{first.id.hex()}.order", commands / "copy.order")
+    (commands / "0-too-long").write_bytes(bytes(5000))
+    (commands / "garbage.order").write_bytes(b"\xff")
+    (commands / "empty.order").touch()
+    (commands / "folder").mkdir()
+    (commands / "link.order").symlink_to("/dev/zero")
+    os.mkfifo(commands / "pipe.order")
+    (commands / "half.order.partial").write_bytes(b"\xff")
+
+    def engine(event: Event) -> Iterable[Effect]:
+        match event:
+            case Command(data) if data == encode(second):
+                yield ShowOrders((first.id, second.id), {"height": 3})
+
+    toy = Toy(engine)
+    async with living(tmp_path, toy) as node:
         await toy.until(lambda: toy.of(Command))
-        spool.submit(tmp_path, b"second")
-        await toy.until(lambda: len(toy.of(Command)) == 2)
-        while spool.waiting(tmp_path):  # noqa: ASYNC110  the file goes after the command was heard
+        while len(node.logged("orders")) < 6:  # noqa: ASYNC110  told of from a task of its own
             await asyncio.sleep(0.01)
-    assert toy.of(Command) == [Command(transaction), Command(b"second")]
+        assert (commands / "copy.order").exists()  # not taken yet: a crash now must not lose it
+        submit(tmp_path, second)
+        while list(commands.glob("*.order")):  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    assert toy.of(Command) == [Command(encode(first)), Command(encode(second))]
+    view = json.loads((tmp_path / "orders.json").read_text())
+    assert (view["height"], view["pid"]) == (3, os.getpid())
     again = Toy(lambda event: ())
     async with living(tmp_path, again):
         await again.until(lambda: again.events)
     assert not again.of(Command)
-    assert list((tmp_path / "commands").iterdir()) == []
-
-
-# -- crashes -------------------------------------------------------------------------------------
+    left = {path.name for path in commands.iterdir()}
+    bad = {f"{name}.bad" for name in ("0-too-long", "garbage.order", "empty.order", "folder", "link.order")}
+    assert left == {*bad, "pipe.order.bad", "half.order.partial"}
 
 
 async def crash(directory: Path, rule: Rule) -> tuple[Running, BaseException]:

@@ -107,7 +107,7 @@ class Book:
             if row.member or row.stake < PARAMS.min_stake_units:
                 return
             row.member = True
-        else:
+        elif entry.kind is TransactionKind.LEAVE:
             if not row.member:
                 return
             row.member = False

@@ -22,7 +22,6 @@ from protocol.ledger.settlement import (
     LEAST_SURVIVORS,
     MAX_SUSPICION,
     Ballot,
-    apply_transaction,
     end_round,
     open_round,
 )
@@ -35,6 +34,7 @@ from protocol.ledger.state import (
     PinnedFault,
     genesis_state,
 )
+from protocol.ledger.transactions import apply_transaction
 from protocol.messages import Kind, Transaction, TransactionKind
 from protocol.sortition import threshold
 

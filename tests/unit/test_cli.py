@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from importlib.metadata import EntryPoint
@@ -23,14 +24,14 @@ from flocknode.demo.plan import plan_of, seeded_draw
 from flocknode.founding import Plan, found, network_params
 from flocknode.keystore import KEY_FILE, load_identity
 from flocknode.learning.synthetic import SYNTHETIC, SyntheticTask
-from flocknode.spool import waiting
-from protocol.codec import decode
+from flocknode.spool import left_orders
 from protocol.duties.vote import judge
 from protocol.jobs import EvaluateResult, TrainJob
 from protocol.keys import peer_name
 from protocol.ledger.judgement import Judgement, Yardstick
 from protocol.ledger.state import Phase
-from protocol.messages import Transaction, TransactionKind
+from protocol.messages import TransactionKind
+from protocol.order import Order
 from protocol.params import MICRO, hardened
 from sim.scenes import Scene
 
@@ -58,6 +59,7 @@ def assert_refused(result: Result, *words: str) -> None:
     [
         [], ["demo"], ["network"], ["network", "init"], ["node"], ["node", "run"], ["node", "new"],
         ["node", "id"], ["node", "transfer"], ["node", "fund"], ["node", "join"], ["node", "leave"],
+        ["node", "drop"], ["node", "pending"],
         ["ledger"], ["ledger", "show"], ["ledger", "verify"], ["ledger", "export"], ["vectors"],
     ],
     ids="-".join,
@@ -326,24 +328,58 @@ def test_bad_network_options_are_told(options: list[str], words: list[str], tmp_
     assert_refused(run("network", "init", tmp_path / "net", *nodes, *options), *words)
 
 
-def test_transactions_are_left_for_the_node_with_consecutive_nonces(tmp_path: Path) -> None:
+@pytest.fixture
+def node(tmp_path: Path) -> Path:
+    """The directory of a node that does not run, of a network that never did."""
     nodes = [f"--node={address}" for address in ADDRESSES]
     run("network", "init", tmp_path, "--task", "digits", *nodes)
-    node, other = tmp_path / "node-0", load_node_dir(tmp_path / "node-1")
-    assert run("node", "transfer", node, peer_name(other.peer), "2.5").exit_code == 0
-    assert run("node", "fund", node, "1").exit_code == 0
-    assert run("node", "leave", node).exit_code == 0
-    me = load_node_dir(node).peer
-    left = [decode(Transaction, data, 128) for _, data in waiting(node)]
+    return tmp_path / "node-0"
+
+
+def test_orders_are_left_for_a_node_that_is_down_and_shown(node: Path) -> None:
+    other = load_node_dir(node.parent / "node-1").peer
+    told = run("node", "transfer", node, peer_name(other), "2.5")
+    assert told.exit_code == 3
+    assert "is not running. The order is left for its next start" in told.output
+    assert run("node", "fund", node, "1", "--no-wait").exit_code == 0
+    assert run("node", "leave", node, "--replace", "4", "--no-wait").exit_code == 0
+    left = [evolve(order, id=bytes(16)) for _, order in left_orders(node)]
     assert left == [
-        Transaction(TransactionKind.TRANSFER, 0, other.peer, 2_500_000),
-        Transaction(TransactionKind.FUND, 1, me, 1_000_000),
-        Transaction(TransactionKind.LEAVE, 2, me, 0),
+        Order(bytes(16), TransactionKind.TRANSFER, other, 2_500_000),
+        Order(bytes(16), TransactionKind.FUND, bytes(32), 1_000_000),
+        Order(bytes(16), TransactionKind.LEAVE, bytes(32), 0, 4),
     ]
+    shown = run("node", "pending", node).output
+    assert "The node is not running" in shown
+    assert f"transfer of 2.5 tokens to {peer_name(other)} (" in shown
+    assert "leave in place of number 4" in shown
+    assert shown.count("the node has not heard it yet") == 3
+    found = json.loads(run("node", "pending", node, "--json").output)
+    assert [row["amount_units"] for row in found["unheard"]] == [2_500_000, 1_000_000, 0]
+    assert (found["running"], found["waiting"]) == (False, [])
+
+
+@pytest.mark.parametrize("tokens", ["0", "-1", "nan", "inf", "-inf", "1e400", "0.0000001", "many", "2e12"])
+def test_amounts_that_are_none_are_refused(tokens: str, node: Path) -> None:
+    assert_refused(run("node", "fund", node, "--", tokens), "TOKENS")
+    assert left_orders(node) == []
+
+
+@pytest.mark.parametrize(
+    ("tokens", "units"), [("1e-6", 1), ("0.1", 100_000), ("1152921504606", 1152921504606 * 10**6)]
+)
+def test_amounts_are_exact(tokens: str, units: int, node: Path) -> None:
+    assert run("node", "fund", node, tokens, "--no-wait").exit_code == 0
+    assert [order.amount_units for _, order in left_orders(node)] == [units]
+
+
+def test_orders_for_nobody_are_refused(node: Path) -> None:
     assert_refused(run("node", "transfer", node, "nobody", "1"), "PEER")
-    assert_refused(run("node", "fund", node, "65"), "64")
-    assert_refused(run("node", "fund", node, "0"), "0")
-    assert_refused(run("node", "fund", tmp_path, "1"), "node.toml")
+    for command in (("fund", node.parent, "1"), ("pending", node.parent), ("drop", node.parent, "1")):
+        assert_refused(run("node", *command), "node.toml")
+    assert not (node.parent / "commands").exists()
+    (node / "orders.json").write_text("[]")
+    assert_refused(run("node", "pending", node), "orders.json", "not a JSON object")
 
 
 def test_a_directory_that_is_no_node_does_not_run(tmp_path: Path) -> None:

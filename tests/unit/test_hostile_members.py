@@ -10,7 +10,6 @@ from collections.abc import Callable
 
 import pytest
 
-from protocol.codec import encode
 from protocol.compose import EVIDENCE_BYTES, equivocations_known
 from protocol.consensus import leader_of
 from protocol.envelope import make_statement, open_envelope
@@ -384,7 +383,7 @@ def test_an_honest_node_that_passes_on_the_advert_of_one_who_left_is_not_reporte
     """What it sends was admissible a block ago."""
     scene = Scene(nodes=NODES)
     gone, relay, other = 0, 1, 2
-    scene.world.command(gone, encode(Transaction(TransactionKind.LEAVE, 0, scene.peer(gone), 0)))
+    scene.order(gone, TransactionKind.LEAVE)
     scene.end_round(2)
     assert scene.peer(gone) not in scene.state.validators
     identity, network = signer(scene, gone)
@@ -426,7 +425,7 @@ def test_a_phase_that_nothing_can_close_is_abandoned_and_its_check_seeds_still_m
 def test_a_network_that_everybody_has_left_stops_and_no_node_with_it() -> None:
     scene = Scene(nodes=NODES)
     for index in range(NODES):
-        scene.world.command(index, encode(Transaction(TransactionKind.LEAVE, 0, scene.peer(index), 0)))
+        scene.order(index, TransactionKind.LEAVE)
     scene.end_round()
     assert scene.state.validators == ()
     height = scene.state.height

@@ -28,7 +28,7 @@ WRITE = Persist("b", b"k", b"v")
 
 def counter(event: Event) -> list[Effect]:
     """Writes one more record for each command."""
-    return [Persist("b", event.transaction, b"v")] if isinstance(event, Command) else []
+    return [Persist("b", event.order, b"v")] if isinstance(event, Command) else []
 
 
 def test_a_paused_node_handles_in_order_what_came_in_the_meantime() -> None:
@@ -74,7 +74,7 @@ def test_a_slow_machine_takes_longer_over_jobs_and_events_and_keeps_their_order(
     slow.world.command(0, b"a")
     slow.world.command(0, b"b")
     slow.world.run_for(100)
-    assert [event.transaction for event in slow.events(0, Command)][-2:] == [b"a", b"b"]  # type: ignore[attr-defined]
+    assert [event.order for event in slow.events(0, Command)][-2:] == [b"a", b"b"]  # type: ignore[attr-defined]
 
 
 def test_a_clock_that_runs_fast_fires_its_timers_early_and_never_jumps() -> None:

@@ -47,6 +47,10 @@ QUICK = (
     "gamma-by-its-own-vote",
     "tallies-for-ever",
     "cheap-silence",
+    "whole-gamma-for-any-refusal",
+    "last-four-not-spared",
+    "best-never-moves",
+    "openings-unread",
     "foreigners-reported",
 )
 """Those that take about a second each; `flocknode sim mutants` runs them all."""

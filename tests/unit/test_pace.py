@@ -13,7 +13,8 @@ from protocol.events import Notify
 from protocol.ledger.block import BlockKind, OpenBody, decode_body, decode_stored_block
 from protocol.ledger.pace import Pace, Rest, Training
 from protocol.ledger.state import LedgerState, Phase, genesis_state
-from protocol.messages import MESSAGE_BYTES, Kind, Transaction, TransactionKind
+from protocol.messages import MESSAGE_BYTES, Kind, TransactionKind
+from protocol.order import Order
 from protocol.params import MICRO, ProtocolParams
 from sim.founding import build_world, found, small_params
 from sim.scenes import Scene
@@ -26,12 +27,8 @@ def paced(**choices: int) -> dict[str, Pace]:
 
 
 def order(scene: Scene, index: int, kind: TransactionKind, amount: int = 0, to: int | None = None) -> None:
-    """The node's operator asks for a transaction, with the nonce that is due."""
-    me = scene.peer(index)
-    account = scene.state.account(me)
-    nonce = 0 if account is None else account.nonce
-    transaction = Transaction(kind, nonce, me if to is None else scene.peer(to), amount)
-    scene.world.command(index, encode(transaction))
+    """The node's operator asks for a transaction."""
+    scene.order(index, kind, bytes(32) if to is None else scene.peer(to), amount)
 
 
 def heard(scene: Scene, height: int) -> None:
@@ -215,9 +212,7 @@ def test_orders_one_by_one_bring_a_block_a_second_at_most() -> None:
 def test_the_first_block_carries_transactions_after_its_draw() -> None:
     world = build_world(5, 1, params=evolve(small_params(5), max_weight=1), start=False)
     world.start_all()
-    founding = found(5, 1, evolve(small_params(5), max_weight=1))
-    me = founding.identities[0].peer
-    world.command(0, encode(Transaction(TransactionKind.FUND, 0, me, MICRO)))
+    world.command(0, encode(Order(bytes(16), TransactionKind.FUND, bytes(32), MICRO)))
     world.run(lambda w: all(node.height >= 1 for node in w.nodes), max_virtual_ms=60_000)
     block = decode_stored_block(next(iter(world.nodes[0].records["block"].values()))).block
     body = decode_body(block)

@@ -19,12 +19,18 @@ from flocknode.store import Store, StoreError
 from protocol import durable, keys
 from protocol.codec import decode, encode
 from protocol.engine import Engine
-from protocol.events import Persist, Start
-from protocol.ledger.block import StoredBlock
+from protocol.events import Effect, Persist, Start
+from protocol.ledger.block import BlockKind, StoredBlock
 from protocol.ledger.chain import Chain, ChainError
 from protocol.ledger.resume import LedgerPosition, encode_snapshot, resume, start_from
 from protocol.params import Genesis
+from sim.founding import build_world
+from sim.invariants.conduct import Conduct
+from sim.invariants.holdings import Holdings
+from sim.invariants.resumption import Resumption
+from sim.node import Node
 from sim.scenes import Scene
+from sim.world import World
 
 
 @frozen(eq=False)
@@ -174,6 +180,43 @@ def test_an_engine_stands_where_its_ledger_ends(stored: Stored) -> None:
     node = stored.scene.world.nodes[0]
     engine.handle(start_from(stored.genesis, node.records, frozenset(node.blobs)), 0)
     assert (engine.head, engine.state) == (stored.end.head, stored.end.state)
+
+
+def test_a_crash_at_any_effect_of_a_rounds_end_loses_nothing() -> None:
+    """Between a block and its snapshot, a blob and its record, elsewhere: a node is back where it was."""
+    crashed_behind: set[str] = set()
+    for place in range(24):
+        world = build_world(4, place, invariants=[Resumption(), Holdings(), Conduct()], keep_trace=0)
+        crash_in_round_end(world, world.nodes[place % 4], place, crashed_behind)
+        goal = max(node.height for node in world.nodes) + 8
+        world.run(lambda world, goal=goal: min(n.height for n in world.nodes) >= goal, max_virtual_ms=180_000)  # type: ignore[misc]
+    assert {"block", "snapshot", "blob", "DropBlob"} <= crashed_behind
+
+
+def crash_in_round_end(world: World, victim: Node, place: int, crashed_behind: set[str]) -> None:
+    """Crash a node `place` effects after the block that ends its second round, and wait until it is back."""
+    behind: list[Effect] = []
+
+    def watch(node: Node, effect: Effect) -> None:
+        if node is not victim or node.life > 0:
+            return
+        is_end = isinstance(effect, Persist) and effect.bucket == durable.BLOCK and effect.value is not None
+        if behind or (is_end and ends_round(effect, 2)):
+            behind.append(effect)
+        if len(behind) == place + 1:
+            name = effect.bucket if isinstance(effect, Persist) else type(effect).__name__
+            crashed_behind.add(name)
+            world.crash(node.index, restart_ms=50)
+
+    world.watch = watch
+    world.run(lambda _: victim.life == 1 and victim.alive, max_virtual_ms=180_000)
+
+
+def ends_round(effect: Effect, round_: int) -> bool:
+    assert isinstance(effect, Persist)
+    assert effect.value is not None
+    block = decode(StoredBlock, effect.value, 1 << 20).block
+    return block.round == round_ and block.kind in {BlockKind.OUTCOME, BlockKind.ABORT}
 
 
 # -- the shell's part ------------------------------------------------------------------------------
