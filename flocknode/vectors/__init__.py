@@ -26,6 +26,7 @@ BUILDERS: Mapping[str, Callable[[], Document]] = {
     "sortition.json": agreement.sortition,
     "beacon.json": agreement.beacon,
     "gamma.json": stake.gamma,
+    "judgement.json": stake.judgement,
     "statements.json": agreement.statements,
     "blocks.json": agreement.blocks,
     "round.json": rehearsal.whole_round,

@@ -1,4 +1,4 @@
-"""Vectors of the stake contract: a gamma that follows the votes (section 6), and its bytes (section 8.5)."""
+"""Vectors of the stake contract: gammas and judgements (section 6), and their bytes (section 8.5)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from flocknode.vectors.agreement import example_genesis
 from flocknode.vectors.values import Document
 from protocol.codec import encode
 from protocol.ledger.adaptive import AdaptiveGamma, Tally
+from protocol.ledger.judgement import BestModel, Judgement, Losses, Yardstick, grade_of
 from protocol.ledger.state import genesis_state
+from protocol.messages import VoteOpening
 
 RULES = (AdaptiveGamma(), AdaptiveGamma(lowest_units=3, calm_units=1_001, highest_units=90_007, window=2))
 CLEAR, THIN, SPLIT = Tally(12, 12), Tally(7, 12), Tally(6, 12)
@@ -42,3 +44,76 @@ def gamma() -> Document:
         }
     ]
     return {"adaptive_gamma": cases, "genesis": encoded}
+
+
+JUDGEMENTS = (Judgement(), Judgement(tolerance_permille=7, floor_permille=0, free_step=0, full_step=16))
+CALM = Yardstick(2.5, (0.0625, -0.0625) * 8)
+WILD = Yardstick(2.5, (1.5, -0.25, 0.5, -1.0, 4.0))
+LOSSES = (
+    (1.0, 1.09375, 1.0),
+    (1.0, 1.125, None),
+    (1.0, 1.125, 0.5),
+    (-2.0, -1.5, -2.0),
+    (-2.0, -3.0, -2.5),
+    (0.0, 0.015625, 0.0),
+    (1.0, 30.0, 0.75),
+    (1.0, float("inf"), 1.0),
+    (1.0, float("nan"), 1.0),
+    (float("inf"), 2.0, float("inf")),
+    (float("nan"), float("nan"), 1.0),
+    (1.0, None, 1.0),
+)
+
+
+def judgement() -> Document:
+    """Votes and opinions by what was measured, prices by grade, and bytes with the option.
+
+    Losses and what a voter remembers are doubles, in C's hexadecimal notation.
+    """
+    votes = [
+        {
+            "rule": attrs.asdict(rule),
+            "largest": yardstick.largest.hex(),
+            "changes": [change.hex() for change in yardstick.changes],
+            "current": _hex(current),
+            "candidate": _hex(candidate),
+            "best": _hex(best),
+            "vote": vote,
+            "change": opinion.change,
+            "improves": opinion.improves,
+        }
+        for rule in JUDGEMENTS
+        for yardstick in (Yardstick(), CALM, WILD)
+        for current, candidate, best in LOSSES
+        for vote, opinion in [rule.form_opinion(Losses(current, candidate, best), yardstick)]
+    ]
+    prices = [
+        {
+            "rule": attrs.asdict(rule),
+            "changes": list(changes),
+            "gamma_units": 8_000_001,
+            "grade": grade_of(changes),
+            "member_units": rule.member_price(grade_of(changes), 8_000_001),
+            "contrary_units": rule.contrary_price(len(changes) - 1, 1, 8_000_001),
+        }
+        for rule in JUDGEMENTS
+        for changes in ((5, -3), (5, 7, -16), (16, 16, 16, 0), (-2, 6, 7, 8, 9))
+    ]
+    plain = example_genesis()
+    genesis = evolve(plain, params=evolve(plain.params, judgement=JUDGEMENTS[1]))
+    state = evolve(genesis_state(genesis), best=BestModel(7, bytes(range(32))))
+    opening = VoteOpening(0, -1, 0, bytes(32), 9, False, True)
+    encoded = [
+        {
+            "genesis": genesis.to_bytes().hex(),
+            "network": genesis.network.hex(),
+            "state": encode(state).hex(),
+            "state_root": state.root.hex(),
+            "opening": encode(opening).hex(),
+        }
+    ]
+    return {"votes": votes, "prices": prices, "genesis": encoded}
+
+
+def _hex(loss: float | None) -> str | None:
+    return None if loss is None else loss.hex()
