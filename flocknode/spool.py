@@ -151,7 +151,7 @@ class Spool:
             self._unlisted = False
         except OSError as error:
             if not self._unlisted:
-                troubles.append(str(error))
+                troubles.append(f"{error} ({_whose(self._directory / DIRECTORY)})")
             self._unlisted = True
             return orders, troubles
         waiting = {path for paths in self._heard.values() for path in paths}
