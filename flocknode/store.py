@@ -318,8 +318,8 @@ def _create(path: Path) -> None:
     # Under another name first: an empty file in place of a ledger is damage, never a new node, because a node
     # that forgot what it has signed signs it again, differently.
     partial = partial_of(path)
-    partial.unlink(missing_ok=True)
     with _faults_of(path):
+        partial.unlink(missing_ok=True)
         partial.touch(mode=0o600)  # it will hold round secrets; the log and its index inherit the mode
         connection = sqlite3.connect(partial, isolation_level=None)
         try:
