@@ -74,12 +74,18 @@ class Node:
     clock: Clock = field(factory=Clock)
     waiting: deque[Event] = field(factory=deque, repr=False)
     busy_until_ms: Millis = 0
+    queue: deque[Event] = field(factory=deque, repr=False)
+    """What waits for the processor, where its work costs time (`sim.costs`)."""
+    owed_us: int = 0
+    """What the processor has taken beyond whole milliseconds."""
     timers: dict[str, int] = field(factory=dict)
     jobs: dict[str, int] = field(factory=dict)
     fetches: dict[Digest, FetchState] = field(factory=dict)
     connections: dict[int, int] = field(factory=dict)
     # faults and counts
     performed: int = 0
+    received_bytes: int = 0
+    """Of messages that were taken in, over all lives."""
     height: int = 0
     crash_next: CrashPlan | None = None
     crash_at: CrashPlan | None = None
@@ -148,6 +154,8 @@ class Node:
         self.engine = None
         self.paused = False
         self.waiting.clear()
+        self.queue.clear()
+        self.busy_until_ms = self.owed_us = 0
         self.starting = False
         self.life += 1
         self.timers.clear()

@@ -46,6 +46,7 @@ from protocol.ledger.chain import ChainError
 from protocol.params import Genesis
 from sim.clock import Clock
 from sim.connections import Connections
+from sim.costs import Costs
 from sim.errors import (
     AdversaryRaisedError,
     BlobMissingError,
@@ -111,9 +112,9 @@ class FailedJob:
 class World(Injection):
     """N nodes, their network and their time.
 
-    `worker` runs jobs. `invariants` are called after every event that had effects, with the node and these.
-    `keep_trace` lines of the trace stay readable; its digest is over all of them. With 0 there is no trace,
-    only marks of what the scenario did.
+    `worker` runs jobs. `costs`: what processors take, None for nothing. `invariants` are called after every
+    event that had effects, with the node and these. `keep_trace` lines of the trace stay readable; its digest
+    is over all of them. With 0 there is no trace, only marks of what the scenario did.
     """
 
     def __init__(
@@ -122,6 +123,7 @@ class World(Injection):
         worker: Worker,
         *,
         model: LinkModel | None = None,
+        costs: Costs | None = None,
         delays: Delays | None = None,
         invariants: Sequence[Invariant] = (),
         keep_trace: int = 20_000,
@@ -140,6 +142,7 @@ class World(Injection):
         self.watch: Callable[[Node, Effect], None] | None = None
         """Called after each effect; it may crash the node, which then performs no further one."""
         self._worker = worker
+        self._costs = costs
         self._by_peer: dict[PeerId, list[Node]] = {}
         self._names: dict[PeerId, str] = {}
         delays = delays or Delays()
@@ -288,10 +291,28 @@ class World(Injection):
         elif node.slowness > 1.0:
             node.busy_until_ms = max(self.now, node.busy_until_ms) + int(node.slowness) - 1
             self.schedule.push(node.busy_until_ms - self.now, self._show_to_life, node, node.life, event)
+        elif self._costs is not None:
+            node.queue.append(event)
+            if len(node.queue) == 1:
+                self.schedule.push(max(0, node.busy_until_ms - self.now), self._work, node, node.life)
         elif node.filter is None and node.engine is not None:
             self._handle(node, node.engine, event)
         else:
             self._show(node, event)
+
+    def _work(self, node: Node, life: int) -> None:
+        """The processor is free for the next event that waits for it; events keep their order."""
+        if node.life != life:
+            return
+        if node.paused:
+            node.waiting.extendleft(reversed(node.queue))
+            node.queue.clear()
+            return
+        self._show(node, node.queue[0])
+        if node.life == life:
+            node.queue.popleft()
+            if node.queue:
+                self.schedule.push(max(0, node.busy_until_ms - self.now), self._work, node, life)
 
     def _show_to_life(self, node: Node, life: int, event: Event) -> None:
         if node.life != life:
@@ -310,6 +331,8 @@ class World(Injection):
     def _handle(self, node: Node, engine: EngineLike, event: Event) -> None:
         if self._tracing:
             self.trace.add(self.now, node.index, event_text(event, self.name))
+        if isinstance(event, Received):
+            node.received_bytes += len(event.data)
         try:
             effects = engine.handle(event, node.clock.read(self.now))
         except Exception as error:
@@ -322,10 +345,17 @@ class World(Injection):
         performed: Sequence[Effect] = effects
         if effects:
             performed = self._perform_all(node, effects if crash is None else effects[: crash.effects])
+        if self._costs is not None:
+            self._charge(node, self._costs.of(event, performed, len(node.connections)))
         if crash is not None and node.alive:
             self._crash(node, crash.restart_ms)
         if performed or self.watchers:
             self.check_invariants(node, performed)
+
+    def _charge(self, node: Node, spent_us: int) -> None:
+        """The processor is busy for so long."""
+        ms, node.owed_us = divmod(node.owed_us + spent_us, 1_000)
+        node.busy_until_ms = max(self.now, node.busy_until_ms) + ms
 
     def _bent(self, node: Node, bend: Callable[[Shown], list[Bent]], shown: Shown) -> list[Bent]:
         """What an adversary makes of it; a mistake in its own code is none of the engine's."""

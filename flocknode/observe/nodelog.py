@@ -102,10 +102,11 @@ class NodeLog:
     def _take(self, entry: dict[str, Any]) -> None:
         match entry.get("event"):
             case "started":
-                self._last = Moment(_time(entry))
+                # An engine that was started over in a running process finds the traffic counted on.
+                self._last = Moment(time_of(entry), entry.get("bytes_in", 0), entry.get("bytes_out", 0))
                 self.height = entry["height"]
             case "block":
-                moment = Moment(_time(entry), entry["bytes_in"], entry["bytes_out"])
+                moment = Moment(time_of(entry), entry["bytes_in"], entry["bytes_out"])
                 if self._last is not None:
                     self.spans[entry["height"]] = Span(
                         moment.time_s - self._last.time_s,
@@ -121,5 +122,6 @@ class NodeLog:
                 pass
 
 
-def _time(entry: dict[str, Any]) -> float:
+def time_of(entry: Mapping[str, Any]) -> float:
+    """Return when an entry was written, in seconds of the Unix clock."""
     return datetime.fromisoformat(entry["time"]).timestamp()

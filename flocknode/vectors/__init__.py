@@ -26,6 +26,8 @@ BUILDERS: Mapping[str, Callable[[], Document]] = {
     "sortition.json": agreement.sortition,
     "beacon.json": agreement.beacon,
     "gamma.json": stake.gamma,
+    "judgement.json": stake.judgement,
+    "pace.json": stake.pace,
     "statements.json": agreement.statements,
     "blocks.json": agreement.blocks,
     "round.json": rehearsal.whole_round,

@@ -88,6 +88,7 @@ class _Draw:
         ]
         # From a stream of their own, so that all else that is drawn from a seed stays what it was.
         orders = self._orders(Random(f"orders {self.seed}"))
+        late = self._late(Random(f"late {self.seed}"))
         return Scenario(
             name=f"drawn-{self.seed}",
             about="Drawn at random.",
@@ -101,7 +102,7 @@ class _Draw:
             params=self._params(profile),
             link=self._link(),
             nodes=tuple(cast),
-            faults=(*(fault for fault in faults if fault is not None), *orders),
+            faults=(*(fault for fault in faults if fault is not None), *orders, *late),
             expect=Expectation(ended=0),
         )
 
@@ -167,6 +168,14 @@ class _Draw:
                 again = Fault(do=FaultKind.ORDER, who=who, order=TransactionKind.JOIN, at_s=at_s + 30.0)
                 orders.append(again)
         return orders
+
+    def _late(self, apart: Random) -> list[Fault]:
+        """A node that is away for many rounds, its ledger kept, and comes back to a network that went on."""
+        if apart.random() >= 0.2 or self.nodes <= LEAST_NODES:
+            return []
+        who = (Selector(Part.NODE, apart.randrange(self.nodes)),)
+        for_s = apart.choice((15.0, 30.0, 60.0))
+        return [Fault(do=FaultKind.KILL, who=who, for_s=for_s, place=Place(1, apart.choice(PHASES)))]
 
     def _link(self) -> LinkTable:
         r = self.random

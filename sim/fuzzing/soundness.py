@@ -24,8 +24,9 @@ from protocol.events import (
 )
 from protocol.messages import MESSAGE_BYTES
 from protocol.offences import OFFENCES
+from protocol.sync import TIMER as SYNC_TIMER
 
-TIMER_KEYS = {"soft", "witness", "release", "late", "view", "repair"}
+TIMER_KEYS = {"soft", "witness", "release", "late", "view", "repair", SYNC_TIMER}
 BUCKETS = {
     durable.BLOCK,
     durable.SNAPSHOT,

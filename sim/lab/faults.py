@@ -143,6 +143,8 @@ class Faults:
                 return self._pause(blow.who)
             case FaultKind.CORRUPT | FaultKind.TRUNCATE:
                 return self._damage(fault, blow.who)
+            case FaultKind.WIPE:
+                return self._wipe(fault, blow.who)
             case FaultKind.DISK_FULL:
                 return self._fill_disks(blow.who)
             case _:
@@ -154,7 +156,7 @@ class Faults:
         assert fault.order is not None
         for node in blow.who:
             recipient = peers[blow.to[0]] if blow.to else bytes(32)
-            order = spool.new_order(fault.order, recipient, round(fault.tokens * MICRO))
+            order = spool.new_order(fault.order, recipient, round(fault.tokens * MICRO), fault.replaces)
             spool.submit(self.network.paths[node], order)
 
     # -- processes -------------------------------------------------------------------------------
@@ -208,6 +210,21 @@ class Faults:
             self._start(nodes)
 
         return replace
+
+    def _wipe(self, fault: Fault, nodes: Sequence[int]) -> Callable[[], None] | None:
+        """Kill, and start with an empty ledger: at once, or when the fault is lifted."""
+        self._kill(nodes)
+        self.tampered.update(nodes)
+
+        def replace() -> None:
+            for node in nodes:
+                start_over(self.network.paths[node])
+            self._start(nodes)
+
+        if fault.for_s is not None:
+            return replace
+        replace()
+        return None
 
     def _fill_disks(self, nodes: Sequence[int]) -> Callable[[], None]:
         for node in nodes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+import attrs
 from rich.console import Console
 from rich.text import Text
 
@@ -44,6 +45,7 @@ def make_report(result: LabResult) -> Json:
             for proven in proven_faults(ending.longest.steps)
             if proven.peer in numbers
         ],
+        "returns": [attrs.asdict(back) for back in ending.came_back.values()],
         "nodes": [_node(node, code) for node, code in zip(ending.nodes, result.exit_codes, strict=True)],
         "failures": list(result.failures),
     }

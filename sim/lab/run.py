@@ -9,10 +9,11 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from random import Random
+from typing import Any
 
 from attrs import define, field, frozen
 from rich.console import Console
@@ -22,6 +23,7 @@ from flocknode.demo.screen import busy
 from flocknode.node import StateMachine
 from flocknode.observe.follow import Follower
 from flocknode.observe.ledger import Step
+from flocknode.observe.nodelog import time_of
 from flocknode.observe.report import read_node
 from flocknode.transport.base import Transport
 from flocknode.wraps import Wraps
@@ -40,6 +42,7 @@ from sim.lab.screen import Moment, Screen
 from sim.lab.wires import Wires
 from sim.scenario.manifest import FaultKind, Scenario
 from sim.scenario.outcome import Ending, NodeEnd, proven_faults
+from sim.scenario.returns import Returns
 from sim.scenario.selectors import select
 
 POLL_S = 0.02
@@ -80,6 +83,7 @@ class Lab:
     screen: Screen = field(init=False)
     follower: Follower = field(init=False)
     faults: Faults = field(init=False)
+    returns: Returns = field(init=False)
     failures: list[str] = field(factory=list, init=False)
     _up_s: float = field(factory=time.monotonic, init=False)
     _ended: set[int] = field(factory=set, init=False)
@@ -88,6 +92,7 @@ class Lab:
     """Where the ledger has got to before all nodes were up: faults wait until then."""
 
     def __attrs_post_init__(self) -> None:
+        self.returns = Returns(self.scenario.network.nodes)
         shape, loss = base_of(self.scenario.link)
         links = Links(count=self.scenario.network.nodes, base=shape, base_loss=loss)
         self.screen = Screen(self.console, self.moment, self.quiet)
@@ -176,12 +181,24 @@ class Lab:
     def _look(self) -> set[int]:
         """Take in what is new; the nodes that have just come up."""
         entries = self.follower.poll()
+        for number, entry in entries:
+            self._note_block(number, entry)
         if self.follower.fault is not None:
             self.failures.append(f"a ledger does not verify: {self.follower.fault}")
         self._note_ended()
         self.screen.show()
         time.sleep(POLL_S)
         return {number for number, entry in entries if entry.get("event") == "ready"}
+
+    def _note_block(self, number: int, entry: Mapping[str, Any]) -> None:
+        """How far a node is, by its log."""
+        match entry.get("event"):
+            case "started":
+                self.returns.started(number, entry["height"], time_of(entry))
+            case "block":
+                self.returns.took_block(number, entry["height"], time_of(entry), entry["bytes_in"])
+            case _:
+                pass
 
     def _note_ended(self) -> None:
         """A node that ends by itself is news; where it has no reason to, it is a failure."""
@@ -291,6 +308,7 @@ def _judge(lab: Lab, running: set[int], noticed: Sequence[str], seconds: float) 
         ],
         numbers=network.numbers,
         parts=network.parts,
+        returns=lab.returns,
     )
     return LabResult(
         seed=lab.seed,

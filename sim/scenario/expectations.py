@@ -10,9 +10,11 @@ import attrs
 from attrs import field, frozen
 
 from flocknode.tables import Fault as ErrorOf
+from flocknode.tables import read_record
 from protocol.ledger.block import BlockKind, Reason
 from protocol.ledger.state import Fault
 from protocol.secagg.verification import Verdict
+from sim.scenario.returns import CaughtUp
 from sim.scenario.selectors import Selector
 
 Reader = Callable[[Any, str], Any]
@@ -28,7 +30,8 @@ class Expectation:
     kinds that must stand in a round. `views`: the least that the highest view of a round's blocks must be.
     `sharers`, `contributors`: the sizes of U1 and U2 by round. `votes`: those that counted, +1 first.
     `paid`: faults that must stand against somebody, and `unpaid`: nodes against whom none may. `evicted`:
-    nodes that are no validators in the end. `down`: nodes that must have refused to run.
+    nodes that are no validators in the end. `down`: nodes that must have refused to run. `caught_up`: how
+    nodes that were away must have come back.
     """
 
     ended: int
@@ -46,6 +49,7 @@ class Expectation:
     unpaid: tuple[Selector, ...] = ()
     evicted: tuple[Selector, ...] = ()
     down: tuple[Selector, ...] = ()
+    caught_up: tuple[tuple[Selector, CaughtUp], ...] = ()
 
 
 @frozen
@@ -81,6 +85,7 @@ class ExpectationReader:
         }
         values |= {key: dict(self._by_round(table, key, read)) for key, read in readers.items()}
         values["paid"] = tuple(self._paid(table.get("paid", {})))
+        values["caught_up"] = tuple(self._caught_up(table.get("caught_up", {})))
         for key in ("unpaid", "evicted", "down"):
             values[key] = self.select(table.get(key, []), f"expect.{key}")
         return Expectation(**values)
@@ -139,3 +144,10 @@ class ExpectationReader:
             (selector,) = self.select(who, "expect.paid")
             for fault in faults if isinstance(faults, list) else [faults]:
                 yield selector, read(fault, f"expect.paid.{who}")
+
+    def _caught_up(self, table: Any) -> Iterator[tuple[Selector, CaughtUp]]:
+        if not isinstance(table, Mapping):
+            raise self.error("'expect.caught_up' must be a table of who = how")
+        for who, how in table.items():
+            (selector,) = self.select(who, "expect.caught_up")
+            yield selector, read_record(CaughtUp, how, f"expect.caught_up.{who}", self.error)

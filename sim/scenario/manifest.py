@@ -32,7 +32,7 @@ from sim.scenario.moments import MomentError, Place, parse_place
 from sim.scenario.selectors import Part, Selector, SelectorError, parse_selector
 
 SYNTHETIC = "synthetic"
-TABLES = ("name", "about", "network", "link", "params", "nodes", "faults", "expect")
+TABLES = ("name", "about", "network", "link", "machine", "params", "nodes", "faults", "expect")
 MAX_NODES = 256
 MAX_ROUNDS = 10_000
 DAY_S = 86_400.0
@@ -59,6 +59,7 @@ class FaultKind(Enum):
     CLOCK = "clock"
     CORRUPT = "corrupt"
     TRUNCATE = "truncate"
+    WIPE = "wipe"
     DISK_FULL = "disk-full"
     ORDER = "order"
 
@@ -76,6 +77,7 @@ NEEDS: Mapping[FaultKind, frozenset[str]] = {
     FaultKind.CLOCK: frozenset({"who", "factor"}),
     FaultKind.CORRUPT: frozenset({"who"}),
     FaultKind.TRUNCATE: frozenset({"who"}),
+    FaultKind.WIPE: frozenset({"who"}),
     FaultKind.DISK_FULL: frozenset({"who", "for_s"}),
     FaultKind.ORDER: frozenset({"who", "order"}),
 }
@@ -87,7 +89,8 @@ TAKES: Mapping[FaultKind, frozenset[str]] = {
     FaultKind.CLOCK: frozenset({"for_s"}),
     FaultKind.CORRUPT: frozenset({"for_s"}),
     FaultKind.TRUNCATE: frozenset({"for_s"}),
-    FaultKind.ORDER: frozenset({"tokens", "to"}),
+    FaultKind.WIPE: frozenset({"for_s"}),
+    FaultKind.ORDER: frozenset({"tokens", "to", "replaces"}),
 }
 """Keys that it may have besides, and besides those of every fault."""
 
@@ -127,6 +130,20 @@ class LinkTable:
 
 
 @frozen(kw_only=True)
+class MachineTable:
+    """[machine]: what a node's processor takes, in microseconds of virtual time; events wait for each other.
+
+    `message_us`: to take a message in. `kilobyte_us`: for each 1,000 bytes of messages that come or go.
+    `block_us`: to check and apply a block. `read_us`: to read a stored block for a peer.
+    """
+
+    message_us: int = field(default=0, validator=[ge(0), le(10**7)])
+    kilobyte_us: int = field(default=0, validator=[ge(0), le(10**7)])
+    block_us: int = field(default=0, validator=[ge(0), le(10**7)])
+    read_us: int = field(default=0, validator=[ge(0), le(10**7)])
+
+
+@frozen(kw_only=True)
 class NodeTable:
     """One of [[nodes]]: how some nodes differ from the others. Roles are those of round 1.
 
@@ -148,7 +165,8 @@ class Fault:
     The moment is `place` or the second `at_s`; `every_s` repeats it until round `until_round` begins. With
     `sends` it strikes each of `who` when that node itself sends its first statement of this kind in the
     round, between that effect and the next. `after_effects` crashes between two effects of one event.
-    `order`: the transaction that the operators of `who` ask for, of `tokens` and, in a transfer, for `to`.
+    `order`: the transaction that the operators of `who` ask for, of `tokens` and, in a transfer, for `to`;
+    in place of the waiting one of the number `replaces`.
     `groups`: the sides of a partition; nodes in none of them are one more side. `to`: the far ends of a cut.
     """
 
@@ -168,6 +186,7 @@ class Fault:
     sends: Kind | None = None
     order: TransactionKind | None = None
     tokens: float = 0.0
+    replaces: int | None = None
     every_s: float | None = None
     until_round: int | None = None
 
@@ -181,6 +200,7 @@ class Scenario:
     network: NetworkTable
     params: ProtocolParams
     link: LinkTable = field(factory=LinkTable)
+    machine: MachineTable = field(factory=MachineTable)
     nodes: tuple[NodeTable, ...] = ()
     faults: tuple[Fault, ...] = ()
     expect: Expectation
@@ -241,6 +261,7 @@ class _Reader:
             network=network,
             params=self._params(network, tables.get("params", {})),
             link=self.record(LinkTable, tables.get("link", {}), "link"),
+            machine=self.record(MachineTable, tables.get("machine", {}), "machine"),
             nodes=nodes,
             faults=faults,
             expect=self._expectation(tables.get("expect", {}), network.rounds),
@@ -352,6 +373,8 @@ class _Reader:
         kind = names[values["order"]]
         if (kind is TransactionKind.TRANSFER) != ("to" in values):
             raise self.error(f"{where}: a transfer needs 'to', and no other order has it")
+        if kind is TransactionKind.CANCEL and "replaces" not in values:
+            raise self.error(f"{where}: a cancel needs 'replaces'")
         return kind
 
     def _check_numbers(self, values: Mapping[str, Any], where: str) -> None:
@@ -421,6 +444,7 @@ _NUMBERS: Mapping[str, tuple[Any, float, float]] = {
     "bytes_per_s": (int, 100, 10**12),
     "after_effects": (int, 0, 10_000),
     "tokens": (int | float, 0.0, 1e9),
+    "replaces": (int, 0, 1 << 40),
     "every_s": (int | float, 0.05, DAY_S),
     "until_round": (int, 1, MAX_ROUNDS),
 }

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from random import Random
 
-from attrs import frozen
+from attrs import field, frozen
 
 from flocknode.observe.ledger import Step
 from flocknode.observe.rounds import RoundRecord, rounds_of
@@ -17,6 +17,7 @@ from flocknode.observe.statements import open_statement
 from protocol.ledger.block import AbortBody, Block, OutcomeBody, Reason, decode_body
 from protocol.ledger.state import Fault, LedgerState
 from sim.scenario.manifest import Scenario
+from sim.scenario.returns import Return, Returns
 from sim.scenario.selectors import Parts, Selector, select
 
 
@@ -68,12 +69,16 @@ def proven_faults(steps: Iterable[Step]) -> Iterator[ProvenFault]:
 
 @frozen(kw_only=True)
 class Ending:
-    """How a scenario ended. `parts`: those of round 1, which `paid` and the like are named by."""
+    """How a scenario ended. `parts`: those of round 1, which `paid` and the like are named by.
+
+    `returns`: what was seen of nodes that were away.
+    """
 
     scenario: Scenario
     nodes: Sequence[NodeEnd]
     numbers: Mapping[bytes, int]
     parts: Parts
+    returns: Returns = field(factory=lambda: Returns(0))
 
     @property
     def longest(self) -> NodeEnd:
@@ -86,7 +91,24 @@ class Ending:
 
     def failures(self) -> list[str]:
         """What does not hold of what had to; empty where all is well."""
-        return [*self._ledgers(), *self._progress(), *self._rounds(), *self._stakes()]
+        return [*self._ledgers(), *self._progress(), *self._rounds(), *self._stakes(), *self._late()]
+
+    @property
+    def came_back(self) -> Mapping[int, Return]:
+        """The last return of each node that was away, by node."""
+        return self.returns.judged(self.longest.steps)
+
+    def _late(self) -> Iterator[str]:
+        """Whoever was away is back as it has to be, and nobody was hurt."""
+        if not self.scenario.expect.caught_up:
+            return
+        came_back = self.came_back
+        for selector, wanted in self.scenario.expect.caught_up:
+            for number in self._chosen([selector]):
+                if number in came_back:
+                    yield from came_back[number].shortfalls(wanted)
+                else:
+                    yield f"node {number} was never back with anything to catch up on"
 
     def _chosen(self, selectors: Iterable[Selector]) -> tuple[int, ...]:
         return select(selectors, self.parts, Random(0))

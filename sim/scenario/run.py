@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import attrs
 from attrs import frozen
 
 from flocknode.observe.ledger import Step
@@ -217,7 +218,13 @@ def _ending(stage: Stage, check_ledgers: bool) -> Ending:
         steps, fault = ledger_of(node)
         end = NodeEnd(number=node.index, up=node.alive, honest=node.honest, steps=steps, fault=fault)
         nodes.append(end)
-    return Ending(scenario=stage.scenario, nodes=nodes, numbers=stage.numbers, parts=stage.parts)
+    return Ending(
+        scenario=stage.scenario,
+        nodes=nodes,
+        numbers=stage.numbers,
+        parts=stage.parts,
+        returns=stage.returns.seen,
+    )
 
 
 def stored_blocks(node: Node) -> tuple[bytes, ...]:
@@ -279,6 +286,7 @@ def make_report(run: Run) -> Report:
             }
             for node in ending.nodes
         ],
+        "returns": [attrs.asdict(back) for back in ending.came_back.values()],
         "strikes": [
             {"at_ms": s.at_ms, "round": s.round, "fault": s.kind.value, "nodes": list(s.nodes)}
             for s in run.strikes

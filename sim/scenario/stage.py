@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from random import Random
 from typing import TYPE_CHECKING
 
-from attrs import define, evolve, field
+from attrs import asdict, define, evolve, field
 
 from protocol import durable
 from protocol.engine import Engine
@@ -18,6 +18,7 @@ from sim.adversaries.actor import Actor
 from sim.adversaries.coalition import Coalition
 from sim.adversaries.registry import make_filter
 from sim.casting import first_roles
+from sim.costs import Costs
 from sim.filters import Watched
 from sim.founding import Founding, found, make_engine, supply_of, total_units
 from sim.invariants.agreement import Agreement
@@ -26,6 +27,7 @@ from sim.invariants.beacon import Beacon
 from sim.invariants.blame import Blame
 from sim.invariants.blinding import Blinding
 from sim.invariants.blobs import Blobs
+from sim.invariants.catch_up import CatchUp
 from sim.invariants.conduct import Conduct
 from sim.invariants.contract import Contract
 from sim.invariants.durability import Durability
@@ -45,11 +47,13 @@ from sim.invariants.shares import Shares
 from sim.invariants.supply import Supply
 from sim.invariants.verdicts import Verdicts
 from sim.invariants.votes import Votes
+from sim.invariants.waiting import Waiting
 from sim.learner import SyntheticLearner
 from sim.network import LinkModel
 from sim.node import Node
 from sim.notes import Notes
-from sim.scenario.manifest import SYNTHETIC, LinkTable, NodeTable, Scenario, ScenarioError
+from sim.scenario.manifest import SYNTHETIC, LinkTable, MachineTable, NodeTable, Scenario, ScenarioError
+from sim.scenario.returns import Returns
 from sim.scenario.selectors import Parts, parts_of_roles, select
 from sim.scenario.timeline import Timeline
 from sim.worker import JobWorker, Learner
@@ -58,6 +62,28 @@ from sim.world import World
 if TYPE_CHECKING:
     from flocknode.learning.trainer import LocalTask
     from sim.learning import RealLearner
+
+
+@define(eq=False)
+class Watching:
+    """An invariant that holds nothing, and sees how nodes come back."""
+
+    seen: Returns
+    world: World
+    _lives: dict[int, tuple[int, int]] = field(factory=dict, init=False)
+    """The life of each node that was seen last, and what had been received before it."""
+
+    def __call__(self, node: Node, performed: Sequence[Effect]) -> None:
+        if not isinstance(node.engine, Engine):
+            return
+        life, before = self._lives.get(node.index, (0, 0))
+        if life != node.life + 1:
+            life, before = self._lives[node.index] = node.life + 1, node.received_bytes
+            self.seen.started(node.index, node.engine.height, self.world.now / 1_000)
+        for effect in performed:
+            if isinstance(effect, Persist) and effect.bucket == durable.BLOCK:
+                height = durable.height_of_key(effect.key)
+                self.seen.took_block(node.index, height, self.world.now / 1_000, node.received_bytes - before)
 
 
 @define(eq=False)
@@ -80,6 +106,7 @@ class Stage:
     privacy: Privacy
     blame: Blame
     memory: Memory
+    returns: Watching
     cast: dict[int, tuple[str, Watched]] = field(factory=dict)
     round_of: dict[int, int] = field(factory=dict)
 
@@ -105,7 +132,11 @@ def build_stage(scenario: Scenario, seed: int, keep_trace: int = 20_000) -> Stag
         _real_learner(params, tasks) if tasks else SyntheticLearner(params, founding.bytes32("learner"))
     )
     world = World(
-        seed, JobWorker(learner, notes=notes), model=_link_model(scenario.link), keep_trace=keep_trace
+        seed,
+        JobWorker(learner, notes=notes),
+        model=_link_model(scenario.link),
+        costs=_costs(scenario.machine),
+        keep_trace=keep_trace,
     )
     timeline = Timeline(
         world, scenario.faults, numbers, genesis_state(founding.genesis), Random(f"timeline {seed}")
@@ -130,6 +161,7 @@ def build_stage(scenario: Scenario, seed: int, keep_trace: int = 20_000) -> Stag
             lambda peer: str(numbers[peer]),
         ),
         memory=Memory(params),
+        returns=Watching(Returns(scenario.network.nodes), world),
     )
     _add_nodes(stage, tasks)
     _add_invariants(stage)
@@ -143,6 +175,7 @@ def _add_invariants(stage: Stage) -> None:
     def blob_of(digest: bytes) -> bytes | None:
         return _blob_of(world, digest)
 
+    waiting = Waiting()
     rules: list[StepRule] = [
         Quorums(),
         Phases(),
@@ -155,6 +188,7 @@ def _add_invariants(stage: Stage) -> None:
         stage.blame,
         Verdicts(params, notes, blob_of, lambda peer: _is_honest(world, peer)),
         stage.integrity,
+        waiting.at_step,
         stage.timeline.at_step,
     ]
     stage.ledger.rules = rules
@@ -165,6 +199,8 @@ def _add_invariants(stage: Stage) -> None:
         Resumption(),
         Holdings(),
         Conduct(),
+        waiting,
+        CatchUp(params.repair_interval_ms, lambda: world.now, world.nodes),
         PaceKept(params, lambda: world.now),
         Votes(params, notes),
         Shares(network),
@@ -174,6 +210,7 @@ def _add_invariants(stage: Stage) -> None:
         stage.ledger,
         stage.memory,
         stage.note_round,
+        stage.returns,
     ]
     stage.world.watchers = [stage.memory]
 
@@ -294,6 +331,11 @@ def _link_model(link: LinkTable) -> LinkModel:
         reorder=link.reorder,
         late_ms=link.late_ms,
     )
+
+
+def _costs(machine: MachineTable) -> Costs | None:
+    """None where nothing costs anything."""
+    return None if machine == MachineTable() else Costs(**asdict(machine))
 
 
 def _blob_of(world: World, digest: bytes) -> bytes | None:

@@ -252,6 +252,17 @@ class Timeline:
         if self.world.nodes[number].down:
             self.world.start_over(number)
 
+    def _wipe(self, fault: Fault, who: Sequence[int]) -> Sequence[int]:
+        """Its ledger is gone; it starts over at once, or where the fault has an end, then."""
+        for number in who:
+            if self.world.nodes[number].alive:
+                self.world.crash(number)
+            if fault.for_s is None:
+                self._start_over(number)
+            else:
+                self._later(fault, partial(self._start_over, number))
+        return who
+
     def _truncate(self, fault: Fault, who: Sequence[int]) -> Sequence[int]:
         struck = self._running(who)
         for number in struck:
@@ -281,9 +292,9 @@ class Timeline:
         for number in struck:
             self._orders += 1
             recipient = self.world.nodes[others[0]].peer if others else bytes(32)
-            order = Order(
-                self._orders.to_bytes(16, "big"), fault.order, recipient, round(fault.tokens * MICRO)
-            )
+            units = round(fault.tokens * MICRO)
+            name = self._orders.to_bytes(16, "big")
+            order = Order(name, fault.order, recipient, units, fault.replaces)
             self.world.command(number, encode(order))
         return struck
 
@@ -301,6 +312,7 @@ _STRIKES: Mapping[FaultKind, Callable[[Timeline, Fault, tuple[int, ...]], Sequen
     FaultKind.CLOCK: Timeline._clock,
     FaultKind.CORRUPT: Timeline._corrupt,
     FaultKind.TRUNCATE: Timeline._truncate,
+    FaultKind.WIPE: Timeline._wipe,
     FaultKind.DISK_FULL: Timeline._disk_full,
     FaultKind.ORDER: Timeline._order,
 }

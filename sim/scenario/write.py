@@ -33,6 +33,7 @@ def _lines(scenario: Scenario) -> Iterator[str]:
     yield ""
     yield from _table("[network]", _changed(scenario.network))
     yield from _table("[link]", _changed(scenario.link))
+    yield from _table("[machine]", _changed(scenario.machine))
     yield from _table("[params]", _params(scenario))
     for node in scenario.nodes:
         yield from _table("[[nodes]]", _node(node))
@@ -123,6 +124,8 @@ def _expectation(expect: Expectation, rounds: int) -> dict[str, Any]:
         for selector, fault in expect.paid:
             paid.setdefault(str(selector), []).append(fault.name)
         values["paid"] = paid
+    if expect.caught_up:
+        values["caught_up"] = {str(selector): _changed(how) for selector, how in expect.caught_up}
     for key in ("unpaid", "evicted", "down"):
         if getattr(expect, key):
             values[key] = _selectors(getattr(expect, key))

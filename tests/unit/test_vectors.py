@@ -9,7 +9,9 @@ import struct
 import subprocess
 import sys
 from collections.abc import Mapping
+from decimal import Decimal, getcontext
 from functools import cache
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +22,11 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from flocknode.vectors import BUILDERS, write_vectors
-from protocol.codec import decode
+from protocol.codec import decode, encode
 from protocol.ledger.block import StoredBlock, decode_block
 from protocol.ledger.chain import Chain
-from protocol.messages import Certificate
+from protocol.ledger.state import LedgerState
+from protocol.messages import Certificate, VoteOpening
 from protocol.params import Genesis
 
 STORED = Path(__file__).parent.parent / "vectors"
@@ -109,6 +112,91 @@ def test_adaptive_gammas() -> None:
         assert Genesis.from_bytes(genesis).network.hex() == case["network"]
         assert sha256_domain(b"genesis", genesis).hex() == case["network"]
         assert sha256_domain(b"state", bytes.fromhex(case["state"])).hex() == case["state_root"]
+
+
+def test_training_states() -> None:
+    """The rule of docs/PROTOCOL.md section 3.9, worked out here a second time."""
+    for course in document("pace.json")["training"]:
+        rule, stale, last = course["rule"], 0, course["rule"]["rounds"]
+        for ended, ((judged, better, done), state) in enumerate(
+            zip(course["ends"], course["states"], strict=False), 1
+        ):
+            stale = stale if not judged else 0 if better else stale + 1
+            rest = 1 if last and ended >= last else 3 if rule["heeds_done"] and done else 0
+            if not rest and rule["patience"] and stale >= rule["patience"]:
+                rest = 2
+            assert (state["stale"], state["rest"], state["last_round"]) == (stale, rest, last)
+        ended, end = len(course["states"]), course["states"][-1]
+        for funded in course["funded"]:
+            paid = funded["units"] // rule["resume_units"] if rule["resume_units"] else 0
+            wakes = bool(end["rest"]) and paid > 0
+            found = funded["training"]
+            assert found["paid"] is wakes
+            assert found["rest"] == (0 if wakes else end["rest"])
+            assert found["last_round"] == (ended + paid if wakes else end["last_round"])
+    for case in document("pace.json")["genesis"]:
+        genesis = Genesis.from_bytes(bytes.fromhex(case["genesis"]))
+        assert genesis.network.hex() == case["network"]
+        assert genesis.params.pace is not None
+        assert encode(genesis).hex() == case["genesis"]
+        state = decode(LedgerState, bytes.fromhex(case["state"]), 1 << 20)
+        assert state.root.hex() == case["state_root"]
+
+
+def test_judgements() -> None:
+    """Section 6, by its own lines, with decimals of 60 digits in the place of fractions."""
+    getcontext().prec = 60
+
+    def number(text: str) -> Decimal:
+        return Decimal(float.fromhex(text))
+
+    def worse(case: Any, reference: str, largest: Decimal) -> Decimal:
+        bound = Decimal(1 << 20)
+        if not isfinite(float.fromhex(reference)):
+            return -bound
+        scale = max(abs(number(reference)), largest * case["rule"]["floor_permille"] / 1000)
+        difference = number(case["candidate"]) - number(reference)
+        if scale == 0:
+            return difference.compare(Decimal(0)) * bound
+        return max(-bound, min(bound, difference / scale))
+
+    for case in document("judgement.json")["votes"]:
+        current, candidate, best = case["current"], case["candidate"], case["best"]
+        found = case["vote"], case["change"], case["improves"]
+        if "nan" in (current,) or candidate is None:
+            assert found == (0, 0, False)
+            continue
+        if candidate in ("inf", "nan"):
+            assert found == (-1, 16, False)
+            continue
+        seen = [abs(number(x)) for x in (case["largest"], current, best) if x not in ("inf", "nan", None)]
+        by = max(worse(case, loss, max(seen)) for loss in (current, best) if loss is not None)
+        tolerance = Decimal(case["rule"]["tolerance_permille"]) / 1000
+        changes = [number(change) for change in case["changes"]]
+        unit = Decimal("0.5")
+        if len(changes) >= 4:
+            mean = sum(changes) / len(changes)
+            unit = mean + 2 * (sum((x - mean) ** 2 for x in changes) / len(changes)).sqrt()
+        unit = max(tolerance, unit)
+        step = next((k for k in range(16) if by**2 <= 2**k * unit**2), 16)
+        assert found[:2] == (1 if by <= tolerance else -1, step if by > 0 else -step)
+        assert found[2] == (best is not None and float.fromhex(candidate) < float.fromhex(best))
+    for case in document("judgement.json")["prices"]:
+        rule, gamma, ordered = case["rule"], case["gamma_units"], sorted(case["changes"])
+        assert case["grade"] == ordered[(len(ordered) - 1) // 2]
+        span = rule["full_step"] - rule["free_step"]
+        above = max(0, min(span, case["grade"] - rule["free_step"]))
+        patience = rule["patience"]
+        assert case["member_units"] == gamma * above * patience // (span * (patience + case["age"]))
+        clear = len(ordered) - 1 >= 3
+        assert case["contrary_units"] == (gamma * rule["contrary_permille"] // 1000 if clear else 0)
+    for case in document("judgement.json")["genesis"]:
+        genesis = Genesis.from_bytes(bytes.fromhex(case["genesis"]))
+        assert genesis.network.hex() == case["network"]
+        assert genesis.params.judgement is not None
+        assert sha256_domain(b"state", bytes.fromhex(case["state"])).hex() == case["state_root"]
+        opening = decode(VoteOpening, bytes.fromhex(case["opening"]), 64)
+        assert (opening.vote, opening.change, opening.done) == (-1, 9, True)
 
 
 def test_transforms() -> None:
