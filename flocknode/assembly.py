@@ -15,7 +15,7 @@ from flocknode.learner import Learner
 from flocknode.learning.datasets import cache_directory
 from flocknode.learning.synthetic import SYNTHETIC, SyntheticTask
 from flocknode.learning.task import Task
-from flocknode.node import Node
+from flocknode.node import Node, StateMachine
 from flocknode.observe.log import Logger
 from flocknode.store import Store
 from flocknode.transport.libp2p import Libp2pTransport
@@ -43,9 +43,12 @@ async def build_node(directory: NodeDirectory, store: Store, log: Logger, wraps:
         asyncio.to_thread(BlobStore, directory.path),
         asyncio.to_thread(_largest_blob_bytes, directory),
     )
-    engine = Engine(
-        directory.identity, genesis, secrets.token_bytes, directory.dealer, weight=task.train_count
-    )
+    weight = task.train_count
+
+    def new_engine() -> StateMachine:
+        engine = Engine(directory.identity, genesis, secrets.token_bytes, directory.dealer, weight=weight)
+        return wraps.engine(engine)
+
     transport = Libp2pTransport(
         directory.identity,
         config.node.listen,
@@ -53,7 +56,7 @@ async def build_node(directory: NodeDirectory, store: Store, log: Logger, wraps:
         options=Libp2pOptions(broadcast_mode=config.node.broadcast),
     )
     return Node(
-        engine=wraps.engine(engine),
+        engine=new_engine(),
         store=store,
         blobs=blobs,
         transport=wraps.transport(transport),
@@ -64,6 +67,7 @@ async def build_node(directory: NodeDirectory, store: Store, log: Logger, wraps:
         max_blob_bytes=max_blob_bytes,
         resume=partial(resume, genesis),
         commands=directory.path,
+        new_engine=new_engine,
     )
 
 

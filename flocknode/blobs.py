@@ -71,11 +71,14 @@ class BlobStore:
             self._remember(digest, blob)
 
     def drop(self, digest: Digest) -> None:
-        """Forget the blob; nothing happens if it is not held."""
+        """Forget the blob; nothing happens if it is not held. Raises `BlobStoreError`."""
         path = self._path(digest)
         with self._lock:
             self._forget(digest)
-            path.unlink(missing_ok=True)
+            try:
+                path.unlink(missing_ok=True)
+            except OSError as error:
+                raise BlobStoreError(f"{path}: {error.strerror}") from error
 
     def read(self, digest: Digest) -> bytes:
         """The whole blob. Raises `BlobMissingError`."""

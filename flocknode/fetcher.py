@@ -13,6 +13,7 @@ from typing import Any, Protocol, TypeVar
 from attrs import define, field
 
 from flocknode.blobs import BlobStore, IncomingBlob
+from flocknode.faults import FAULT, describe_error
 from flocknode.transport.base import MAX_CHUNK_BYTES, TransportError
 from protocol.blob import BlobError, Chunk, chunk_count, verify_chunk
 from protocol.codec import DecodeError, decode
@@ -210,16 +211,23 @@ class Fetcher:
                         pull.slow_s *= 2
                     pull.failed(holder, str(error), 1)
                     continue
+                except Exception as error:
+                    # Whatever the answer of one holder breaks costs that holder, and another one is asked.
+                    pull.failed(holder, describe_error(error), PATIENCE)
+                    self._source.penalise(holder, FAULT)
+                    continue
                 if data is None:
                     pull.failed(holder, "a holder does not hold it", PATIENCE)
                     continue
                 try:
                     return await self._threads(_verified, pull.digest, index, data)
-                except (DecodeError, BlobError) as error:
-                    # Only a liar gets here: an honest holder checks its own blobs before it serves them.
+                except Exception as error:
+                    # Only a liar gets here: an honest holder checks its own blobs before it serves them. What
+                    # a chunk breaks otherwise than by `DecodeError` or `BlobError` is this node's fault too.
+                    known = isinstance(error, DecodeError | BlobError)
                     pull.refused.add(holder)
-                    pull.failed(holder, str(error), PATIENCE)
-                    self._source.penalise(holder, BAD_CHUNK)
+                    pull.failed(holder, describe_error(error), PATIENCE)
+                    self._source.penalise(holder, BAD_CHUNK if known else FAULT)
 
 
 def _verified(digest: Digest, index: int, data: bytes) -> Chunk:

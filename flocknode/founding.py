@@ -19,6 +19,7 @@ from flocknode.config import (
     write_invitation,
     write_node_dir,
 )
+from flocknode.defaults import STAKE_TOKENS
 from flocknode.learning.datasets import SOURCES
 from flocknode.learning.models import MODELS
 from flocknode.learning.synthetic import SAMPLES, SYNTHETIC, SyntheticTask
@@ -40,7 +41,7 @@ from protocol.params import (
 from protocol.secrets import DealerPackage, issue_packages
 from protocol.sortition import SortitionError, default_roles
 
-STAKE_UNITS = 64 * MICRO
+STAKE_UNITS = round(STAKE_TOKENS * MICRO)
 """FLock's initial stake: 64 tokens a node."""
 
 Draw = Callable[[str], bytes]

@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import ParamSpec, TypeAlias, TypeVar
 
+from flocknode.faults import describe_error
 from flocknode.learner import Learner
 from flocknode.observe.log import Logger
 from protocol.context import ReadBlob
@@ -61,6 +62,10 @@ class LearningTimes:
         return run
 
 
+class JobError(Exception):
+    """A job raised what no future carries: an end of an iteration, or of a process."""
+
+
 class JobRunner:
     """Performs `RunJob` and `CancelJob`: each job ends in one `JobDone` or `JobFailed`, unless cancelled.
 
@@ -87,7 +92,8 @@ class JobRunner:
     def run(self, key: str, job: Job) -> None:
         """Queue a job; one of the same key is cancelled."""
         self.cancel(key)
-        future = asyncio.get_running_loop().run_in_executor(*self._work(key, job))
+        threads, work = self._work(key, job)
+        future = asyncio.get_running_loop().run_in_executor(threads, lambda: _carried(work))
         self._running[key] = future
         future.add_done_callback(lambda done: self._finished(key, done))
 
@@ -97,17 +103,24 @@ class JobRunner:
         if future is not None:
             future.cancel()
 
+    def cancel_all(self) -> None:
+        """As `cancel`, of every job."""
+        for key in list(self._running):
+            self.cancel(key)
+
     async def learn(
         self, work: Callable[Arguments, Result], *arguments: Arguments.args, **named: Arguments.kwargs
     ) -> Result:
-        """Run other blocking work on the learning thread, after what is queued there."""
-        call = self.times.timed("other", partial(work, *arguments, **named))
+        """Run other blocking work on the learning thread, after what is queued there.
+
+        Raises what `work` does; `JobError` in place of what is no `Exception`, or a `StopIteration`.
+        """
+        call = partial(_carried, self.times.timed("other", partial(work, *arguments, **named)))
         return await asyncio.get_running_loop().run_in_executor(self._learning, call)
 
     def close(self) -> None:
         """Deliver nothing more. A job that runs cannot be stopped; its thread ends with it."""
-        for key in list(self._running):
-            self.cancel(key)
+        self.cancel_all()
         for threads in (self._aggregation, self._learning):
             threads.shutdown(wait=False, cancel_futures=True)
 
@@ -127,4 +140,20 @@ class JobRunner:
             self._deliver(key, JobDone(key, future.result()))
         else:
             self._log.info("job_raised", job=key, exc_info=error)
-            self._deliver(key, JobFailed(key, f"{type(error).__name__}: {error}"))
+            self._deliver(key, JobFailed(key, describe_error(error)))
+
+
+def _carried(work: Callable[[], Result]) -> Result:
+    """Return what `work` does. A user's code must not end the node, nor leave a future without an answer.
+
+    asyncio ends the process for a SystemExit, and loses a StopIteration, which a loader of data raises that
+    is used up: its job would never be answered.
+    """
+    try:
+        return work()
+    except StopIteration as error:
+        raise JobError(describe_error(error)) from error
+    except Exception:
+        raise
+    except BaseException as error:
+        raise JobError(describe_error(error)) from error

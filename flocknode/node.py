@@ -1,8 +1,10 @@
 """One node in the world: an engine, and everything its effects need (docs/PROTOCOL.md section 1).
 
 There is one queue. Events leave it one at a time; the effects of each are performed in their order before the
-next event is handled, and a record is durable before the effect after it. Whatever fails here that is no
-peer's doing ends `run` with an exception: a node that cannot keep its promises must stop, not hang.
+next event is handled, and a record is durable before the effect after it. A failure that breaks a promise
+(the ledger or a blob cannot be written, the engine fails on an event of the node's own) ends `run` with an
+exception: a node that cannot keep its promises must stop, not hang. A failure over a message costs that
+message and its sender's standing (`Node._start_over`); one of a side job costs a line in the log.
 """
 
 from __future__ import annotations
@@ -17,21 +19,20 @@ from pathlib import Path
 from random import Random
 from typing import Any, Protocol, TypeVar
 
-from flocknode.blobs import BlobStore, BlobStoreError
+from flocknode.blobs import BlobStore
+from flocknode.faults import FAULT, INBOX_FULL, FatalError, describe_error
 from flocknode.fetcher import Fetcher
 from flocknode.inbox import Inbox, InboxClosedError
 from flocknode.jobs_runner import JobRunner, RunAggregation
 from flocknode.learner import Learner
-from flocknode.learning.task import TaskError
 from flocknode.observe.conditions import Condition
 from flocknode.observe.log import Logger
 from flocknode.observe.monitor import QUIET, Monitor
 from flocknode.spool import Spool
 from flocknode.startup import InterruptedStartError, Resume, start_event
-from flocknode.store import Store
+from flocknode.store import Store, StoreError
 from flocknode.transport.base import Member, MessageTooLargeError, Transport
 from flocknode.transport.standing import Standing
-from protocol.checkpoint import CheckpointError
 from protocol.codec import encode
 from protocol.events import (
     BlobFailed,
@@ -80,10 +81,8 @@ LONGEST_GATHERING_S = 0.002
 COMMAND_INTERVAL_S = 0.2
 LOOK_INTERVAL_S = 1.0
 """How often a node sees whether anything is wrong with it."""
-
-
-class FatalError(Exception):
-    """The engine cannot go on: a certified block breaks a rule of this node's."""
+MOST_COMPLAINTS = 1000
+"""Different faults of side jobs that are logged, each once."""
 
 
 class StateMachine(Protocol):
@@ -98,7 +97,8 @@ class Node:
     `store` is open, `transport` not started; `run` closes both. `max_blob_bytes` bounds what is fetched.
     `resume` finds where the stored ledger ends; None for an engine without one.
     `commands` is the directory whose `flocknode.spool` the operator's commands come from. `observers` are
-    called with every `Notify`, on the event loop.
+    called with every `Notify`, on the event loop; what one raises is logged. `new_engine` makes an engine
+    like `engine`, for when that fails on a message (`_start_over`); without it such a failure ends the node.
     """
 
     def __init__(
@@ -116,8 +116,15 @@ class Node:
         resume: Resume | None = None,
         commands: Path | None = None,
         observers: Sequence[Observer] = (),
+        new_engine: Callable[[], StateMachine] | None = None,
     ) -> None:
         self._engine = engine
+        self._new_engine = new_engine
+        self._fault: tuple[Received, Exception] | None = None
+        self._stop = asyncio.Event()
+        self._up: set[PeerId] = set()
+        """The peers that the engine has been told of."""
+        self._complained: set[tuple[str, str]] = set()
         self._store = store
         self._blobs = blobs
         self._transport = transport
@@ -160,12 +167,12 @@ class Node:
             closing.callback(self._jobs.close)
             closing.push_async_callback(self._transport.stop)
             closing.callback(self._cancel_timers)
+            self._stop = stop
             try:
-                start = await start_event(self._store, self._resume, self._blobs.held(), self._log, stop)
+                self._inbox.put(await self._load())
             except InterruptedStartError:
                 self._log.info("stopped", **self._traffic())
                 return
-            self._inbox.put(start)
             self._transport.set_members(self._members)
             await self._transport.start(self)
             async with self._group:
@@ -191,6 +198,7 @@ class Node:
 
     def received(self, peer: PeerId, message: bytes) -> None:
         if not self._inbox.put_message(Received(peer, message)):
+            self._transport.penalise(peer, INBOX_FULL)
             self._monitor.dropped(peer, len(message))
 
     def peer_up(self, peer: PeerId) -> None:
@@ -212,18 +220,25 @@ class Node:
     async def _hear_orders(self, spool: Spool) -> None:
         while True:
             # An order that a crash let us hear twice has its id, and is signed once.
-            orders, troubles = await self._on_files(spool.hear)
+            try:
+                orders, troubles = await self._on_files(spool.hear)
+            except Exception as error:  # whatever lies there, the node lives on
+                orders, troubles = [], [describe_error(error)]
             self._tell_of_orders(troubles)
             for order in orders:
                 self.command(order)
             await asyncio.sleep(COMMAND_INTERVAL_S)
 
     async def _show_orders(self, spool: Spool, effect: ShowOrders) -> None:
-        self._tell_of_orders(await self._on_files(spool.show, effect.taken, effect.view))
+        try:
+            troubles = await self._on_files(spool.show, effect.taken, effect.view)
+        except Exception as error:
+            troubles = [describe_error(error)]
+        self._tell_of_orders(troubles)
 
     def _tell_of_orders(self, troubles: Sequence[str]) -> None:
         for trouble in troubles:
-            self._log.warning("orders", why=trouble)
+            self._complain("orders", trouble)
 
     # -- events and effects ----------------------------------------------------------------------
 
@@ -239,23 +254,87 @@ class Node:
             if any(isinstance(effect, Persist | PutBlob) for effect in effects):
                 # What waits for this node anyway shares the commit that is due now.
                 commit_by = loop.time() + LONGEST_GATHERING_S
-                while loop.time() < commit_by and (more := self._inbox.get_waiting()) is not None:
+                while self._fault is None and loop.time() < commit_by:
+                    more = self._inbox.get_waiting()
+                    if more is None:
+                        break
                     effects += self._handle(more)
             if effects:
                 await self._perform(effects)
+            if self._fault is not None:
+                await self._start_over(*self._fault)
             if loop.time() - turn_began > LONGEST_TURN_S:
                 await asyncio.sleep(0)
                 turn_began = loop.time()
 
     def _handle(self, event: Event) -> list[Effect]:
-        """The effects of an event. What they cancel is not given to the engine any more, performed or not."""
-        effects = self._engine.handle(event, int(time.monotonic() * 1000))
+        """The effects of an event. What they cancel is not given to the engine any more, performed or not.
+
+        Where the engine fails on a message there are none, and `_fault` asks for `_start_over`. A failure on
+        any other event is the node's own, and is raised.
+        """
+        match event:
+            case PeerUp(peer):
+                self._up.add(peer)
+            case PeerDown(peer):
+                self._up.discard(peer)
+            case _:
+                pass
+        try:
+            effects = self._engine.handle(event, int(time.monotonic() * 1000))
+        except Exception as error:
+            if self._new_engine is None or not isinstance(event, Received):
+                raise
+            self._fault = event, error
+            return []
         for effect in effects:
             if isinstance(effect, SetTimer | CancelTimer):
                 self._cancel_timer(effect.key)
             elif isinstance(effect, RunJob | CancelJob):
                 self._inbox.revoke(("job", effect.key))
         return effects
+
+    async def _start_over(self, message: Received, error: Exception) -> None:
+        """Go on as a node would that crashed just before this message and was started again without it.
+
+        The engine failed somewhere in the middle of `message`, so nobody can say what it holds: perhaps a
+        statement of its own whose record was never written (after a crash the node would sign another),
+        perhaps the very thing that it failed on, so that the next timer fails too. To perform the effects
+        that it had collected so far may tell others what is not durable; to drop them and go on with the same
+        engine leaves it believing what never happened. So the message has no effect at all: those of the
+        events before it have been performed, its own go with the engine, and a new one takes up what is
+        durable. That a node may begin again from there at any moment is what the protocol promises of every
+        crash (section 1).
+
+        It costs a replay of the ledger, and the sender a penalty that lets it do this three times before it
+        is refused (section 8.7). Raises what the new engine raises: then nothing is left to go on with.
+        """
+        assert self._new_engine is not None
+        self._fault = None
+        self._log.error(
+            "engine_fault",
+            peer=peer_name(message.peer),
+            bytes=len(message.data),
+            head=message.data[:64],
+            why=describe_error(error),
+            exc_info=error,
+        )
+        self._penalise(message.peer, FAULT)
+        self._cancel_timers()
+        self._jobs.cancel_all()
+        self._inbox.revoke_all()
+        self._engine = self._new_engine()
+        try:
+            start = await self._load()
+        except InterruptedStartError:  # the node is asked to stop, and nothing more is given to its engine
+            return
+        await self._perform(self._handle(start))
+        for peer in sorted(self._up):
+            await self._perform(self._handle(PeerUp(peer)))
+
+    async def _load(self) -> Event:
+        """Return what an engine begins with. Raises what `start_event` raises."""
+        return await start_event(self._store, self._resume, self._blobs.held(), self._log, self._stop)
 
     async def _perform(self, effects: Sequence[Effect]) -> None:
         """Perform what is durable first, in one transaction, and then the rest, each in its order.
@@ -303,8 +382,7 @@ class Node:
             case ReadBlocks():
                 self._spawn(self._read_blocks(effect))
             case Penalise(peer, why):
-                standing = self._transport.penalise(peer, why)
-                self._log.info("penalised", peer=peer_name(peer), why=why, **_told(standing))
+                self._penalise(peer, why)
             case Notify():
                 self._notify(effect)
             case ShowOrders():
@@ -312,6 +390,10 @@ class Node:
                     self._spawn(self._show_orders(self._spool, effect))
             case _:
                 raise TypeError(f"no effect: {effect!r}")
+
+    def _penalise(self, peer: PeerId, why: str) -> None:
+        standing = self._transport.penalise(peer, why)
+        self._log.info("penalised", peer=peer_name(peer), why=why, **_told(standing))
 
     def _send(self, hand_over: Callable[[], object]) -> None:
         try:
@@ -350,21 +432,29 @@ class Node:
         self._test_model()
 
     async def _read_blocks(self, asked: ReadBlocks) -> None:
-        blocks = await self._store.read_blocks(asked.first_height, asked.last_height, asked.max_bytes)
+        """Answer, always. A ledger that cannot be read for others is no reason to stop writing it."""
+        try:
+            blocks = await self._store.read_blocks(asked.first_height, asked.last_height, asked.max_bytes)
+        except StoreError as error:
+            self._complain("blocks_unreadable", describe_error(error))
+            blocks = ()
         self._inbox.put(BlocksRead(asked.peer, asked.first_height, blocks))
 
     # -- notices -----------------------------------------------------------------------------------
 
     def _notify(self, notice: Notify) -> None:
         kind, fields = notice.kind, notice.fields
-        if kind == "block":
+        if kind in ("block", "started"):
             self._log.info(kind, **fields, **self._traffic())
         else:
             log = self._log.debug if kind in QUIET else self._log.info
             log(kind, **fields)
         self._monitor.notice(notice)
         for observer in self._observers:
-            observer(notice)
+            try:
+                observer(notice)
+            except Exception as error:
+                self._complain("observer_failed", describe_error(error), error)
         if kind == "fatal":
             raise FatalError(str(fields.get("why")))
         if kind == "settled":
@@ -402,17 +492,24 @@ class Node:
             self._spawn(self._evaluate(round_, digest))
 
     async def _evaluate(self, round_: object, digest: Digest) -> None:
+        """Log the model's scores. It is a side job and runs a user's code: whatever fails costs a line."""
         try:
             loss, examples, metrics = await self._jobs.learn(self._learner.test, digest)
-        except (TaskError, CheckpointError, BlobStoreError) as error:
+            finite = {name: value for name, value in {"loss": loss, **metrics}.items() if isfinite(value)}
+            self._log.info("evaluation", **{**finite, "round": round_, "num_examples": examples})
+        except Exception as error:
             if digest not in self._blobs:  # dropped for newer ones while the learner was busy
                 self._log.info("evaluation_skipped", round=round_)
                 return
-            self._monitor.tested(round_, f"{type(error).__name__}: {error}")
-            return
-        self._monitor.tested(round_)
-        finite = {name: value for name, value in {"loss": loss, **metrics}.items() if isfinite(value)}
-        self._log.info("evaluation", round=round_, num_examples=examples, **finite)
+            self._monitor.tested(round_, describe_error(error))
+        else:
+            self._monitor.tested(round_)
+
+    def _complain(self, event: str, why: str, error: Exception | None = None) -> None:
+        """Log a warning about what will fail again and again, once."""
+        if (event, why) not in self._complained and len(self._complained) < MOST_COMPLAINTS:
+            self._complained.add((event, why))
+            self._log.warning(event, why=why, exc_info=error)
 
     # -- threads and tasks ---------------------------------------------------------------------------
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from flocknode.blobs import BlobStoreError
 from flocknode.config import ConfigError, NodeDirectory, load_node_dir
+from flocknode.faults import FatalError, describe_error
 from flocknode.keystore import KeystoreError
 from flocknode.learning.datasets import DatasetError
 from flocknode.learning.partition import PartitionError
@@ -32,13 +33,14 @@ EXPECTED = (
     BlobStoreError,
     ConfigError,
     DatasetError,
+    FatalError,
     KeystoreError,
     PartitionError,
     StoreError,
     TaskError,
     TransportError,
 )
-"""What an operator can do something about: told without a traceback."""
+"""What an operator can do something about, and the end of a node's promises: told without a traceback."""
 
 
 SWITCH_INTERVAL_S = 0.0002
@@ -52,8 +54,9 @@ def main(directory: Path, console: bool = False, wraps: Wraps = NO_WRAPS) -> NoR
     Ends the process: 0 after a clean stop, 1 after an error, which is told on standard error and in the log.
     """
     code = run(directory, console, wraps)
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(Exception):  # closed by whoever started this, or on a full disk
+            stream.flush()
     # At a normal exit the interpreter would wait for training that may still run on its thread, and whose
     # result nobody wants. All files are closed and durable by now.
     os._exit(code)
@@ -66,7 +69,7 @@ def run(directory: Path, console: bool = False, wraps: Wraps = NO_WRAPS) -> int:
         settings = node_directory.config.node
         log, file = open_log(directory, settings.name, settings.log_level, console)
     except (ConfigError, KeystoreError, OSError) as error:
-        print(f"flocknode: {error}", file=sys.stderr)
+        _tell(str(error))
         return 1
     bridge = Bridge(log)
     logging.getLogger().addHandler(bridge)
@@ -80,10 +83,10 @@ def run(directory: Path, console: bool = False, wraps: Wraps = NO_WRAPS) -> int:
         cause = _cause(error)
         if isinstance(cause, EXPECTED):
             log.error("cannot_run", why=str(cause))
-            print(f"flocknode: {settings.name}: {cause}", file=sys.stderr)
+            _tell(f"{settings.name}: {cause}")
         else:
-            log.error("crashed", why=repr(cause), exc_info=error)
-            print(f"flocknode: {settings.name} crashed, see {file.name}: {cause!r}", file=sys.stderr)
+            log.error("crashed", why=describe_error(cause), exc_info=error)
+            _tell(f"{settings.name} crashed, see {file.name}: {describe_error(cause)}")
         return 1
     finally:
         logging.getLogger().removeHandler(bridge)
@@ -91,11 +94,22 @@ def run(directory: Path, console: bool = False, wraps: Wraps = NO_WRAPS) -> int:
             file.close()
 
 
+def _tell(what: str) -> None:
+    """Say on standard error what ended the node, in one line, if anybody can read it."""
+    with suppress(Exception):
+        print("flocknode:", " ".join(what.split()), file=sys.stderr, flush=True)
+
+
 def _cause(error: BaseException) -> BaseException:
-    """The one failure of a task that ended its group."""
-    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
-        error = error.exceptions[0]
-    return error
+    """Return the failure that ended a group of tasks; of several, as on a full disk, an expected one."""
+    failures = [error]
+    while any(isinstance(failure, BaseExceptionGroup) for failure in failures):
+        failures = [
+            part
+            for failure in failures
+            for part in (failure.exceptions if isinstance(failure, BaseExceptionGroup) else (failure,))
+        ]
+    return next((failure for failure in failures if isinstance(failure, EXPECTED)), failures[0])
 
 
 async def _live(directory: NodeDirectory, log: Logger, wraps: Wraps) -> None:

@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import json
 import os
+import pwd
 import secrets
 import stat
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +33,10 @@ MOST_AT_ONCE = 64
 MODE = 0o600
 
 
+class SpoolError(OSError):
+    """An order cannot be left; the message names the directory, whose it is, and its mode."""
+
+
 def new_order(kind: TransactionKind, peer: bytes, amount_units: int, replaces: int | None = None) -> Order:
     """Return an order with an id of its own: nanoseconds since 1970, then eight random bytes."""
     order_id = time.time_ns().to_bytes(8, "big") + secrets.token_bytes(8)
@@ -43,15 +49,61 @@ def given_at_s(order_id: bytes) -> float:
 
 
 def submit(directory: Path, order: Order) -> Path:
-    """Leave an order for the node of `directory`; returns its file. Raises OSError."""
+    """Leave an order for the node of `directory`; returns its file. Raises OSError.
+
+    The superuser leaves it as the owner of `directory`, so that a node that runs as another user can read and
+    remove it. Raises `SpoolError` where that owner may not write to the spool.
+    """
     spool = directory / DIRECTORY
-    spool.mkdir(mode=0o700, exist_ok=True)
     path = spool / f"{order.id.hex()}{SUFFIX}"
-    write_file(path, [encode(order)], MODE)
-    owner = spool.stat()
-    if os.geteuid() == 0 and owner.st_uid != 0:  # root may speak for the node, which must be able to read it
-        os.chown(path, owner.st_uid, owner.st_gid)
+    with _as_owner_of(directory):
+        try:
+            spool.mkdir(mode=0o700, exist_ok=True)
+            write_file(path, [encode(order)], MODE)
+        except PermissionError as error:
+            owner = _user_of(directory.stat().st_uid)
+            raise SpoolError(
+                f"{spool}: {error.strerror} ({_whose(spool)}); the node's directory is {owner}'s: "
+                f"chown -R --reference={directory} {spool} puts it right"
+            ) from error
     return path
+
+
+@contextmanager
+def _as_owner_of(directory: Path) -> Iterator[None]:
+    """Act as the owner of `directory` where this is the superuser: nothing is created that it cannot use.
+
+    Not by changing owners afterwards: the owner could have put a link in the way.
+    """
+    found = directory.stat()
+    if os.geteuid() != 0 or found.st_uid == 0:
+        yield
+        return
+    user, group = os.geteuid(), os.getegid()
+    os.setegid(found.st_gid)
+    try:
+        os.seteuid(found.st_uid)
+        try:
+            yield
+        finally:
+            os.seteuid(user)
+    finally:
+        os.setegid(group)
+
+
+def _whose(path: Path) -> str:
+    try:
+        found = path.lstat()
+    except OSError as error:
+        return error.strerror or repr(error)
+    return f"owner {_user_of(found.st_uid)}, mode {stat.S_IMODE(found.st_mode):04o}"
+
+
+def _user_of(number: int) -> str:
+    try:
+        return pwd.getpwuid(number).pw_name
+    except KeyError:
+        return str(number)
 
 
 def left_orders(directory: Path) -> list[tuple[Path, Order]]:
@@ -99,7 +151,7 @@ class Spool:
             self._unlisted = False
         except OSError as error:
             if not self._unlisted:
-                troubles.append(str(error))
+                troubles.append(f"{error} ({_whose(self._directory / DIRECTORY)})")
             self._unlisted = True
             return orders, troubles
         waiting = {path for paths in self._heard.values() for path in paths}
@@ -114,7 +166,7 @@ class Spool:
                 continue
             except OSError as error:
                 self._done.add(path)
-                troubles.append(f"an order cannot be read: {error}")
+                troubles.append(f"an order cannot be read: {error} ({_whose(path)})")
             except DecodeError as error:
                 troubles.append(f"{path}: no order: {error}{self._set_aside(path)}")
             else:
@@ -145,7 +197,7 @@ class Spool:
                     file.unlink(missing_ok=True)
                 except OSError as error:
                     self._done.add(file)
-                    troubles.append(f"{file}: {error.strerror}")
+                    troubles.append(f"{file}: {error.strerror} ({_whose(file.parent)})")
         return troubles
 
 

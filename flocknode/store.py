@@ -242,6 +242,18 @@ class LedgerReader:
                 _check(crc, BLOCKS, _height_key(height), value, self._path)
                 yield height, value
 
+    def record(self, bucket: str, key: bytes) -> bytes | None:
+        """Return a record that is no block; None if there is none. Raises `StoreError` for a damaged one."""
+        with _faults_of(self._path):
+            row = self._connection.execute(
+                "SELECT value, crc FROM record WHERE bucket = ? AND key = ?", (bucket, key)
+            ).fetchone()
+            if row is None:
+                return None
+            value, crc = row
+            _check(crc, bucket, key, value, self._path)
+            return bytes(value)
+
     def consecutive(self, first: int, last: int) -> Generator[bytes, None, None]:
         """Encoded blocks of the heights `first` to `last`, up to the first that is missing.
 
@@ -306,8 +318,8 @@ def _create(path: Path) -> None:
     # Under another name first: an empty file in place of a ledger is damage, never a new node, because a node
     # that forgot what it has signed signs it again, differently.
     partial = partial_of(path)
-    partial.unlink(missing_ok=True)
     with _faults_of(path):
+        partial.unlink(missing_ok=True)
         partial.touch(mode=0o600)  # it will hold round secrets; the log and its index inherit the mode
         connection = sqlite3.connect(partial, isolation_level=None)
         try:

@@ -26,7 +26,10 @@ def _transport_itself(transport: Transport) -> Transport:
 
 @frozen
 class Wraps:
-    """Each is called once, as the node is put together, and returns what it uses in place of the part."""
+    """Each is called as the node is put together, and returns what it uses in place of the part.
+
+    `engine` is called again for each engine that takes the place of one that failed on a message.
+    """
 
     engine: Callable[[StateMachine], StateMachine] = _engine_itself
     transport: Callable[[Transport], Transport] = _transport_itself

@@ -461,7 +461,9 @@ class Engine:
         """Say once that no round will be opened, and why."""
         state = self.state
         if state.training is not None and state.rests:
-            self.outbox.notify("resting", round=state.round - 1, why=state.training.rest.name.lower())
+            best = {} if state.best is None else {"best_round": state.best.round}
+            why = state.training.rest.name.lower()
+            self.outbox.notify("resting", round=state.round - 1, why=why, **best)
         else:
             # Without a single validator nobody can make a block any more.
             self.outbox.notify("too_few_validators", round=state.round, validators=len(state.validators))

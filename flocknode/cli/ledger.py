@@ -35,10 +35,12 @@ def show(directory: Path, last: int | None, height: int | None) -> None:
     from rich.table import Table
 
     from flocknode.contract import contract_name
+    from flocknode.defaults import describe_pace
     from flocknode.gamma import describe_gamma
     from flocknode.observe.best import best_model, describe_best
     from flocknode.observe.describe import describe_block, summarise
-    from flocknode.observe.ledger import LedgerError, read_genesis, stored_blocks
+    from flocknode.observe.ledger import LedgerError, present_end, read_genesis, stored_blocks
+    from flocknode.observe.rest import describe_rest
     from protocol.codec import DecodeError
     from protocol.keys import short_name
     from protocol.ledger.chain import ChainError
@@ -52,9 +54,9 @@ def show(directory: Path, last: int | None, height: int | None) -> None:
         blocks, genesis = list(stored_blocks(directory)), read_genesis(directory)
     except (ChainError, LedgerError) as error:
         raise click.ClickException(str(error)) from error
-    gamma = describe_gamma(genesis.params)
+    gamma, pace = describe_gamma(genesis.params), describe_pace(genesis.params)
     contract = contract_name(genesis.params)
-    caption = f"network {genesis.network.hex()[:12]}, contract {contract}, gamma {gamma}"
+    caption = f"network {genesis.network.hex()[:12]}, contract {contract}, gamma {gamma}, {pace}"
     table = Table(caption=caption, caption_justify="left")
     for name in ("block", "round"):
         table.add_column(name, justify="right")
@@ -77,6 +79,13 @@ def show(directory: Path, last: int | None, height: int | None) -> None:
         raise click.ClickException(f"{directory}: {error}") from error
     if best:
         click.echo(best)
+    if genesis.params.pace is not None:
+        try:
+            rest = describe_rest(present_end(directory).state, genesis.params)
+        except (ChainError, LedgerError) as error:
+            raise click.ClickException(str(error)) from error
+        if rest:
+            click.echo(rest)
 
 
 @ledger.command()

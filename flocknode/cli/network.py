@@ -38,8 +38,54 @@ def network() -> None:
 @click.option("--alpha", default=0.5, show_default=True, help="Concentration of a dirichlet partition.")
 @click.option("--seed", default=0, show_default=True, help="Of the shards and the initial model.")
 @click.option("--stake", default=64.0, show_default=True, help="Tokens each node starts with.")
-@click.option("--pool", default=0.0, show_default=True, help="Tokens to reward winners with.")
-@click.option("--pool-rounds", default=100, show_default=True, help="Rounds over which the pool is paid out.")
+@click.option(
+    "--interval",
+    "interval_s",
+    metavar="SECONDS",
+    default=60.0,
+    show_default=True,
+    help="A round begins no sooner than so long after the one before; 0: as fast as its phases go.",
+)
+@click.option(
+    "--rounds",
+    default=0,
+    show_default=True,
+    help="After so many rounds training rests: the ledger goes on, and hears transactions.  0: without end",
+)
+@click.option(
+    "--patience",
+    default=30,
+    show_default=True,
+    help="Training rests after so many judged rounds in a row without a better model.  0: never",
+)
+@click.option(
+    "--rest/--no-rest",
+    "rests",
+    default=True,
+    show_default=True,
+    help="Whether training rests when the task is done: by --patience, or because most voters say so.",
+)
+@click.option(
+    "--resume-price",
+    "resume_tokens",
+    metavar="TOKENS",
+    default=10.0,
+    show_default=True,
+    help="What `flocknode node fund` must bring for each further round once training rests; 0: it rests on.",
+)
+@click.option(
+    "--pool",
+    metavar="TOKENS",
+    type=float,
+    help="Tokens to reward winners with.  [default: 10 for each of the pool's rounds]",
+)
+@click.option(
+    "--pool-rounds",
+    metavar="ROUNDS",
+    type=click.IntRange(min=1),
+    help="Rounds over which the pool is paid out; without a number of rounds each pays this fraction of what "
+    "is left, for ever.  [default: --rounds, or 1000]",
+)
 @contract_option
 @gamma_option
 @click.option("--closed", is_flag=True, help="Draw a pre-shared key, without which nobody can even connect.")
@@ -55,6 +101,9 @@ def init(directory: Path, nodes: tuple[str, ...], closed: bool, **options: Any) 
                                  --node /ip4/10.0.0.3/tcp/4001 --node /ip4/10.0.0.4/tcp/4001
       scp -r net/node-1 10.0.0.2:     # the same for the others
       ssh 10.0.0.2 flocknode node run node-1
+
+    A round a minute by default, with 10 tokens a round for those who win it; training rests after 30 rounds
+    without a better model, while the ledger goes on: see --interval, --rounds, --patience and --no-rest.
 
     With many voters let penalties follow the votes: add `--gamma adaptive`.
 
@@ -84,16 +133,20 @@ def _plan(
     psk: bytes | None,
     *,
     stake: float,
-    pool: float,
-    pool_rounds: int,
+    interval_s: float,
+    rounds: int,
+    patience: int,
+    rests: bool,
+    resume_tokens: float,
+    pool: float | None,
+    pool_rounds: int | None,
     contract: str,
     gamma: str,
     **options: Any,
 ) -> Plan:
     from flocknode.config import ConfigError
-    from flocknode.contract import contract_settings
+    from flocknode.defaults import PaceOptions, founding_settings, pool_units
     from flocknode.founding import Plan
-    from flocknode.gamma import gamma_settings
     from flocknode.transport.base import InvalidAddressError, parse_address
     from protocol.keys import peer_from_name
     from protocol.ledger.economy import UNITS
@@ -111,12 +164,15 @@ def _plan(
         addresses.append(address)
     if len(set(addresses)) < len(addresses):
         raise ConfigError("--node: two nodes cannot listen on the same address")
+    pace = PaceOptions(
+        interval_s=interval_s, rounds=rounds, patience=patience, rests=rests, resume_tokens=resume_tokens
+    )
     return Plan(
         addresses=tuple(addresses),
         peers=peers,
         stake_units=round(stake * UNITS),
-        pool_units=round(pool * UNITS),
-        settings={"pool_rounds": pool_rounds, **gamma_settings(gamma), **contract_settings(contract)},
+        pool_units=pool_units(pace, pool_rounds, pool),
+        settings=founding_settings(contract=contract, gamma=gamma, pace=pace, pool_rounds=pool_rounds),
         psk=psk,
         **options,
     )

@@ -8,6 +8,7 @@ from attrs import frozen
 
 from flocknode.contract import DEFAULT as DEFAULT_CONTRACT
 from flocknode.contract import ContractError, contract_settings
+from flocknode.defaults import DEMO_ROUNDS
 from flocknode.gamma import DEFAULT, GammaError, gamma_settings
 from protocol.certificates import quorum
 from protocol.ledger.settlement import least_sharers
@@ -30,7 +31,7 @@ class DemoOptions:
     """The options of `flocknode demo`. `proposers` and `voters` None: those of the network's size."""
 
     nodes: int = 7
-    rounds: int = 5
+    rounds: int = DEMO_ROUNDS
     task: str = "mnist"
     proposers: int | None = None
     voters: int | None = None

@@ -8,12 +8,11 @@ from contextlib import ExitStack
 from attrs import evolve
 
 from flocknode.config import Behaviour
-from flocknode.contract import contract_settings
+from flocknode.defaults import DEMO_INTERVAL_S, STAKE_TOKENS, PaceOptions, founding_settings, pool_units
 from flocknode.demo.options import POISON_SCALE, DemoOptions
 from flocknode.founding import Draw, Plan
-from flocknode.gamma import gamma_settings
 from protocol.codec import digest
-from protocol.params import MICRO
+from protocol.ledger.economy import UNITS
 
 DROP_EVERY = 2
 """Proposers are killed in every second round."""
@@ -21,15 +20,13 @@ DROP_EVERY = 2
 DROP_DELAY_MS = 2_000
 """How long training takes in those rounds: long enough for a kill to land between sharing and uploading."""
 
-REWARD_UNITS = 10 * MICRO
-"""What each round pays out of the task creator's pool."""
-
 HOST = "127.0.0.1"
 
 
 def plan_of(options: DemoOptions) -> Plan:
     """The network of a demo, on ports that are free now."""
     n_proposers, n_voters = options.roles
+    pace = PaceOptions(interval_s=DEMO_INTERVAL_S, rounds=options.rounds, patience=0)
     return Plan(
         name="demo",
         task=options.task,
@@ -38,12 +35,9 @@ def plan_of(options: DemoOptions) -> Plan:
         proposers=n_proposers,
         voters=n_voters,
         seed=options.seed,
-        pool_units=REWARD_UNITS * options.rounds,
-        settings={
-            "pool_rounds": options.rounds,
-            **gamma_settings(options.gamma),
-            **contract_settings(options.contract),
-        },
+        stake_units=round(STAKE_TOKENS * UNITS),
+        pool_units=pool_units(pace),
+        settings=founding_settings(contract=options.contract, gamma=options.gamma, pace=pace),
         training_seeds=tuple(training_seed(options.seed, index) for index in range(options.nodes)),
         behaviours={index: behaviour_of(options, index) for index in range(options.nodes)},
     )

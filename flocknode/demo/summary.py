@@ -62,7 +62,11 @@ def _faults(options: DemoOptions, nodes: Sequence[NodeRecord]) -> list[str]:
         faults.append("the ledgers of the nodes differ")
     if not is_supply_conserved(nodes):
         faults.append("the supply is not conserved")
-    behind = [number for number, node in enumerate(nodes) if node.end.state.round <= options.rounds]
+    behind = [
+        number
+        for number, node in enumerate(nodes)
+        if node.end.state.round <= options.rounds and not node.end.state.rests
+    ]
     if behind:
         faults.append(f"round {options.rounds} has not ended at nodes {', '.join(map(str, behind))}")
     return faults

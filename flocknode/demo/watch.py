@@ -23,13 +23,13 @@ def watch(
     each: Callable[[], None] = lambda: None,
     absent: Callable[[], Collection[int]] = tuple,
 ) -> None:
-    """Until `rounds` rounds have ended at every node, calling `each` after every look at them.
+    """Until `rounds` rounds have ended at every node, or training rests; `each` is called after every look.
 
     `absent`: the nodes that need not run now. Raises `DemoError` where another one ended, no block comes, or
     a ledger does not verify.
     """
     height, moved_s = 0, time.monotonic()
-    while len(follower.rounds) < rounds:
+    while len(follower.rounds) < rounds and not follower.state.rests:
         follower.poll()
         each()
         if follower.fault is not None:
@@ -40,6 +40,7 @@ def watch(
         if time.monotonic() - moved_s > STALL_S:
             raise DemoError(f"stuck: no block after {height} for {STALL_S:.0f} s")
         time.sleep(POLL_S)
+    rounds = min(rounds, len(follower.rounds))
     deadline = time.monotonic() + SETTLE_S
     while not _settled(follower, rounds) and time.monotonic() < deadline:
         follower.poll()

@@ -72,7 +72,11 @@ def summarise(block: Block) -> str:
 def _summary(body: blocks.BlockBody) -> str:
     match body:
         case blocks.OpenBody():
-            return f"{len(body.closing.adverts)} nodes advertise keys"
+            orders = len(body.closing.transactions)
+            adverts = f"{len(body.closing.adverts)} nodes advertise keys" if body.closing.adverts else ""
+            return ", ".join(
+                filter(None, [adverts, f"{orders} transaction{'s' * (orders > 1)}" if orders else ""])
+            )
         case blocks.SetupBody():
             return f"shared their secrets: {_senders(body.bundles)}"
         case blocks.ContributionBody():

@@ -9,9 +9,11 @@ from attrs import frozen
 
 from flocknode.config import GENESIS_FILE
 from flocknode.store import LedgerReader, StoreError, open_reader
+from protocol import durable
 from protocol.codec import DecodeError
 from protocol.ledger.block import StoredBlock, decode_stored_block
 from protocol.ledger.chain import ChainError, genesis_head, replay
+from protocol.ledger.resume import resume
 from protocol.ledger.state import LedgerState, genesis_state
 from protocol.params import Genesis
 
@@ -94,6 +96,21 @@ def walk(directory: Path) -> Iterator[Step]:
     """
     for stored, before, after in replay(read_genesis(directory), lambda: stored_blocks(directory)):
         yield Step(stored, before, after)
+
+
+def present_end(directory: Path) -> LedgerEnd:
+    """Return where a stored ledger ends, as its node takes it up: signatures are not checked again.
+
+    Raises `ChainError`, `LedgerError`.
+    """
+    genesis = read_genesis(directory)
+    try:
+        with open_reader(directory) as reader:
+            snapshot = reader.record(durable.SNAPSHOT, durable.SNAPSHOT_KEY)
+            position = resume(genesis, snapshot, (data for _, data in reader.blocks(1)))
+    except StoreError as error:
+        raise LedgerError(str(error)) from error
+    return LedgerEnd(position.head, position.state)
 
 
 def genesis_end(genesis: Genesis) -> LedgerEnd:

@@ -103,6 +103,8 @@ def _steps(follower: Follower) -> Text:
     for number, step in enumerate(shown):
         text.append(" > " if number else "", style="dim")
         text.append(step, style="bold reverse" if step == phase else "dim")
+    if follower.state.rests:
+        text.append("   training rests", style="bold yellow")
     return text
 
 

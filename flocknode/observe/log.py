@@ -15,6 +15,8 @@ from typing import Protocol, TypeAlias
 import structlog
 from structlog.typing import EventDict, FilteringBoundLogger, Processor
 
+from flocknode.faults import describe_error
+
 Logger: TypeAlias = FilteringBoundLogger
 
 LOG_FILE = "node.log"
@@ -113,18 +115,34 @@ def make_logger(sinks: Sequence[Sink], node: str, level: str) -> Logger:
 class _Sinks:
     """What structlog calls with a finished line.
 
-    A full disk costs log lines and not the node: what a node must not go on without, its store refuses.
+    A sink that cannot be written (a full disk, a closed pipe or file, an encoding without some letter) costs
+    log lines and not the node: what a node must not go on without, its store refuses. How many lines a sink
+    lost is the first thing that it is told once it can be written again.
     """
 
     def __init__(self, sinks: Sequence[Sink]) -> None:
-        self._sinks = sinks
+        self._sinks = [_Sink(sink) for sink in sinks]
 
     def msg(self, line: str) -> None:
         for sink in self._sinks:
-            with suppress(OSError):
-                sink.write(line + "\n")
+            sink.write(line)
 
     debug = info = warning = error = critical = exception = log = msg
+
+
+class _Sink:
+    def __init__(self, file: Sink) -> None:
+        self._file = file
+        self._lost = 0
+
+    def write(self, line: str) -> None:
+        try:
+            if self._lost:
+                self._file.write(json.dumps({"event": "log_lines_lost", "lines": self._lost}) + "\n")
+                self._lost = 0
+            self._file.write(line + "\n")
+        except Exception:
+            self._lost += 1
 
 
 REPEATED_S = 10.0
@@ -141,7 +159,14 @@ class Bridge(logging.Handler):
         """When each message was written last, and how often it came since."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write a record; the same one again `REPEATED_S` later, with how often it came meanwhile."""
+        """Write a record; the same one again `REPEATED_S` later, with how often it came meanwhile.
+
+        Never raises, whatever arguments the library gave.
+        """
+        with suppress(Exception):
+            self._emit(record)
+
+    def _emit(self, record: logging.LogRecord) -> None:
         key = record.name, record.msg
         last_s, repeated = self._said.pop(key, (record.created - REPEATED_S, 0))
         if 0 <= record.created - last_s < REPEATED_S:
@@ -150,16 +175,34 @@ class Bridge(logging.Handler):
         self._said[key] = record.created, 0
         if len(self._said) > MOST_REMEMBERED:
             del self._said[next(iter(self._said))]
-        fields: dict[str, object] = {"logger": record.name, "message": record.getMessage()}
+        fields: dict[str, object] = {"logger": record.name, "message": _message(record)}
         if repeated:
             fields["repeated"] = repeated
         if record.exc_info:
             fields["exc_info"] = record.exc_info
-        self._logger.log(record.levelno, "library", **fields)
+        self._logger.log(_known_level(record.levelno), "library", **fields)
+
+
+def _message(record: logging.LogRecord) -> str:
+    try:
+        return record.getMessage()
+    except Exception:
+        return str(record.msg)
+
+
+def _known_level(level: int) -> int:
+    """Return the level of structlog's that is not above a level of the logging module's."""
+    return max((known for known in LEVELS.values() if known <= level), default=logging.DEBUG)
 
 
 def _to_json(event: EventDict, **options: object) -> str:
-    return json.dumps(event, default=_plain, separators=(",", ":"))
+    """Return the line of an event. Never raises: what JSON cannot say costs the event its fields."""
+    try:
+        return json.dumps(event, default=_plain, separators=(",", ":"))
+    except Exception as error:
+        known = {name: event[name] for name in ("time", "node", "level", "event") if name in event}
+        fields = {name: str(value) for name, value in known.items()}
+        return json.dumps({**fields, "unloggable": describe_error(error)}, separators=(",", ":"))
 
 
 def _plain(value: object) -> object:
@@ -169,4 +212,6 @@ def _plain(value: object) -> object:
     if isinstance(value, set | frozenset):
         return sorted(value, key=repr)
     item = getattr(value, "item", None)
-    return item() if callable(item) else str(value)
+    if callable(item) and getattr(value, "size", 1) == 1:
+        return item()
+    return str(value)

@@ -102,7 +102,8 @@ class NodeLog:
     def _take(self, entry: dict[str, Any]) -> None:
         match entry.get("event"):
             case "started":
-                self._last = Moment(time_of(entry))
+                # An engine that was started over in a running process finds the traffic counted on.
+                self._last = Moment(time_of(entry), entry.get("bytes_in", 0), entry.get("bytes_out", 0))
                 self.height = entry["height"]
             case "block":
                 moment = Moment(time_of(entry), entry["bytes_in"], entry["bytes_out"])

@@ -14,7 +14,8 @@ from flocknode.observe.words import listed
 from protocol.events import Notify
 
 LEAST_CHANCE: Final = 1e-3
-"""Not being drawn is told where chance explains it less often than this."""
+"""Not being drawn is told where chance explains it less often than this, in all rounds that were watched: so
+lucky streaks, which come in any long life, are not told."""
 ROUNDS_ALIKE: Final = 3
 """So many rounds in a row are no coincidence."""
 FEW_PERMILLE: Final = 100
@@ -100,6 +101,7 @@ class PlaceWatch:
     """Watches one node's place in its network: whether it is a validator, and is drawn for roles."""
 
     conditions: Conditions
+    _rounds: int = field(default=0, init=False)
     _undrawn: int = field(default=0, init=False)
     _ineligible: int = field(default=0, init=False)
     _chance: float = field(default=1.0, init=False)
@@ -138,6 +140,7 @@ class PlaceWatch:
             self._on_draw(fields, now_s)
 
     def _on_draw(self, fields: Mapping[str, Any], now_s: float) -> None:
+        self._rounds += 1
         self._ineligible = 0 if fields["eligible"] else self._ineligible + 1
         if self._ineligible >= ROUNDS_ALIKE:
             self.conditions.holds(
@@ -155,7 +158,7 @@ class PlaceWatch:
         elif fields["eligible"]:
             self._undrawn += 1
             self._chance *= fields["undrawn_ppm"] / 1e6
-            if self._chance < LEAST_CHANCE:
+            if self._chance * self._rounds < LEAST_CHANCE:
                 share = 1 - fields["undrawn_ppm"] / 1e6
                 self.conditions.holds(
                     "never_drawn",

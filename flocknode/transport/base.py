@@ -357,14 +357,19 @@ class Dispatcher:
             return None
         return chunk
 
-    def _call(self, function: Callable[..., None], *arguments: object) -> None:
+    def _call(self, function: Callable[..., None], peer: PeerId, *arguments: object) -> None:
+        """Call the handler. A failure over a message costs its sender; any other is nobody's fault."""
         if not self._open:
             return
         try:
-            function(*arguments)
+            function(peer, *arguments)
         except Exception:
-            self._counters.reject("handler-error")
             _log.exception("the handler failed on %s", function.__name__)
+            if function == self._handler.received:
+                self._counters.reject("fault")
+                self.offended(peer, "fault")
+            else:
+                self._counters.reject("handler-error")
 
 
 class Transport(ABC):

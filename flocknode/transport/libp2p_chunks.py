@@ -18,6 +18,7 @@ from flocknode.transport.base import (
     MAX_CHUNK_BYTES,
     Counters,
     FetchFailedError,
+    TransportError,
 )
 from flocknode.transport.libp2p_frames import LENGTH_BYTES, NOTHING, frame_length, framed, pieces
 from flocknode.transport.libp2p_swarm import grace
@@ -28,6 +29,11 @@ _REQUEST_BYTES = DIGEST_BYTES + INDEX_BYTES
 _IN_FLIGHT = 4
 _READ_BLOB_TIMEOUT_S = 30.0
 _CANCEL_S = 1.0
+
+
+class UnaskedChunkError(TransportError):
+    """A peer replied to a request that nobody made."""
+
 
 Write = Callable[[YamuxWriter, memoryview], Awaitable[None]]
 """Writes one piece within the link's time limit."""
@@ -88,6 +94,8 @@ class ChunkClient:
         if self._lost is not None:
             self._fail(request, self._lost)
             return
+        while self._waiting and self._waiting[0].reply.done():  # timed out: a stuck link keeps none of them
+            self._waiting.popleft()
         self._waiting.append(request)
         self._wake.set()
 
@@ -127,7 +135,9 @@ class ChunkClient:
         while True:
             size = frame_length(await read_exactly(stream, LENGTH_BYTES), MAX_CHUNK_BYTES)
             chunk = None if size is None else await read_exactly(stream, size)
-            request = self._asked.popleft()  # a reply to nothing: an IndexError, which ends the link
+            if not self._asked:
+                raise UnaskedChunkError("a chunk came that nobody asked for")
+            request = self._asked.popleft()
             self._slots.release()
             if chunk is not None:
                 self._counters.chunk_in(self._peer, len(chunk))

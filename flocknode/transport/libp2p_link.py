@@ -15,7 +15,7 @@ from libp2p.network.stream.exceptions import StreamEOF, StreamError
 from libp2p.stream_muxer.exceptions import MuxedStreamEOF
 
 from flocknode.transport.base import Counters, Dispatcher
-from flocknode.transport.libp2p_chunks import ChunkClient
+from flocknode.transport.libp2p_chunks import ChunkClient, UnaskedChunkError
 from flocknode.transport.libp2p_frames import NOTHING, FrameReader, FrameTooLongError, Outbox
 from flocknode.transport.libp2p_options import Libp2pOptions
 from flocknode.transport.libp2p_swarm import grace, open_stream
@@ -178,6 +178,8 @@ class Link:
             self.offend("write-timeout")
         elif isinstance(error, FrameTooLongError):
             self.offend("oversize")
+        elif isinstance(error, UnaskedChunkError):
+            self.offend("unasked-chunk")
         elif isinstance(error, (StreamEOF, MuxedStreamEOF)):
             self.close("closed by the peer")
         else:

@@ -24,6 +24,8 @@ WEIGHTS: Final[Mapping[str, float]] = {
     "silent": 0.0,
     "write-timeout": 0.0,
     "outbox-overflow": 0.0,
+    # Dropped because this node is slow.
+    "inbox-full": 0.0,
     # Of another network or version, or newer than this node: an accident of its operator or of ours.
     "version": 0.0,
     "network": 0.0,
@@ -46,12 +48,15 @@ WEIGHTS: Final[Mapping[str, float]] = {
     "share": 10.0,
     # Forged, or no message at all: nothing that an honest sender signs arrives like this.
     "oversize": 20.0,
+    "unasked-chunk": 20.0,
     "flood": 20.0,
     "second-message-stream": 20.0,
     "malformed-gossip": 20.0,
     "evidence": 20.0,
     "malformed": 20.0,
     "signature": 20.0,
+    # What this node's own code failed on: perhaps no malice, but each costs a new engine.
+    "fault": 20.0,
 }
 """By reason of `protocol.offences`, and of the transport's own."""
 OTHER_WEIGHT: Final = 10.0

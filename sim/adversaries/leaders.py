@@ -160,7 +160,7 @@ class Censor(Following, RewritingLeader):
 
     def rewritten(self, block: Block) -> Block:
         body = decode_body(block)
-        if not isinstance(body, OutcomeBody | AbortBody):
+        if not isinstance(body, OpenBody | OutcomeBody | AbortBody):
             return block
         kept = tuple(data for data in body.closing.transactions if read_statement(data).sender != self.victim)
         if kept == body.closing.transactions:

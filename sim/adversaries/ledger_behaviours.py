@@ -19,6 +19,7 @@ from protocol.messages import (
     VoteOpening,
 )
 from sim.adversaries.actor import Actor, Behaviour
+from sim.adversaries.hoarding import VersionKeeper
 from sim.adversaries.leaders import (
     Censor,
     CitingLeader,
@@ -251,6 +252,10 @@ SPEAKERS: Mapping[str, Behaviour] = {
         about="passes on no contribution of a victim",
         make=lambda actor: ContributionSilencer(actor.identity, actor.network, actor.victim),
         options=VICTIM,
+    ),
+    "version-keeper": Behaviour(
+        about="keeps the first version of each transaction, and as a leader carries that one",
+        make=lambda actor: VersionKeeper(),
     ),
     "deaf-to-contributions": Behaviour(
         about="loses one peer's contributions on the way",

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from sim.adversaries.actor import Actor, Behaviour
 from sim.adversaries.learning_behaviours import LEARNING
 from sim.adversaries.ledger_behaviours import LEDGER
+from sim.adversaries.pace_breakers import PACE_BREAKERS
 from sim.adversaries.rule_breakers import RULE_BREAKERS
 from sim.adversaries.sources import SOURCES
 from sim.filters import Filter
@@ -14,7 +15,7 @@ from sim.scenario.manifest import ScenarioError
 
 HONEST = "honest"
 
-BEHAVIOURS: Mapping[str, Behaviour] = {**LEARNING, **LEDGER, **RULE_BREAKERS, **SOURCES}
+BEHAVIOURS: Mapping[str, Behaviour] = {**LEARNING, **LEDGER, **RULE_BREAKERS, **SOURCES, **PACE_BREAKERS}
 
 
 def make_filter(name: str, actor: Actor) -> Filter | None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-TARGETS = ("decoding", "engine")
+TARGETS = ("decoding", "engine", "node")
 
 
 @click.command(short_help="Fuzz what a node reads and what its engine hears.")
@@ -54,7 +54,9 @@ def wire(
     "decoding" reads bent bytes with everything that reads: messages, blocks, records, blobs, files. Only the
     errors that are documented may come out, and whatever is accepted must have one encoding. "engine" lets
     members tell a node in the middle of a round whatever they can sign, while timers fire and jobs end in any
-    order. It must not raise, its effects must be sound, and what it holds must stay bounded.
+    order. It must not raise, its effects must be sound, and what it holds must stay bounded. "node" says the
+    same to a whole node with its queue, store and threads, over a wire in memory: it must live on, and
+    nothing in it may fail.
 
     Mutations are guided by coverage, with atheris: pip install 'flocknode[fuzz]'.
     """

@@ -5,18 +5,31 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import cache
 from random import Random
-from typing import Any
+from typing import Any, Protocol
 
 import attrs
 from attrs import frozen
 
 from protocol.codec import decode, encode
 from protocol.consensus import leader_of
+from protocol.engine import Engine
 from protocol.envelope import Envelope, make_statement
-from protocol.events import BlobFailed, BlobReady, Command, JobFailed, PeerDown, PeerUp, TimerFired
+from protocol.events import (
+    BlobFailed,
+    BlobReady,
+    Command,
+    Event,
+    JobDone,
+    JobFailed,
+    PeerDown,
+    PeerUp,
+    TimerFired,
+)
+from protocol.jobs import Job
 from protocol.ledger.block import Block, StoredBlock, decode_block
 from protocol.messages import (
     KIND_RULES,
+    MESSAGE_BYTES,
     STATEMENT_KINDS,
     Blocks,
     Body,
@@ -33,17 +46,36 @@ from protocol.messages import (
 from protocol.order import Order
 from sim.fuzzing.bending import Bender, bent_bytes
 from sim.fuzzing.histories import LIAR, VICTIM, Ground
-from sim.fuzzing.victim import TIMERS, Victim
+from sim.fuzzing.victim import TIMERS
 
 MOST_IN_A_BATCH = 6
+LENGTHS = (0, 0, 0, 0, 1, 1, 2, 64, MESSAGE_BYTES - 1, MESSAGE_BYTES, MESSAGE_BYTES + 1)
 COMMON_VIEWS = (1, 1, 1, 2, 2, 3, 7, 2**20)
+
+
+class Hearer(Protocol):
+    """A node that is fuzzed, as steps know it: an engine alone (`Victim`) or a whole node (`ShellVictim`)."""
+
+    jobs: dict[str, Job]
+    fetches: dict[bytes, tuple[bytes, ...]]
+    blobs: dict[bytes, bytes]
+    forged: int
+    engine: Engine
+
+    def start(self) -> None: ...
+
+    def hear(self, data: bytes, peer: bytes, times: int = 1) -> object: ...
+
+    def handle(self, event: Event, after_ms: int = 1) -> object: ...
+
+    def done(self, key: str, job: Job) -> JobDone | JobFailed: ...
 
 
 @frozen(eq=False)
 class Steps:
     """On one node of one network."""
 
-    victim: Victim
+    victim: Hearer
     bender: Bender
 
     @property
@@ -78,6 +110,12 @@ class Steps:
         """Broken bytes."""
         envelope = self._message(draw)
         self.victim.hear(bent_bytes(encode(envelope), draw), envelope.sender)
+
+    def hear_bytes(self, draw: Random) -> None:
+        """Hear bytes of no message, a few times at once: none at all, one, or as many as anybody carries."""
+        length = draw.choice(LENGTHS)
+        data, peer = bytes([draw.randrange(256)]) * length, draw.choice(self._others())
+        self.victim.hear(data, peer, times=1 + draw.randrange(3))
 
     def hear_proposal(self, draw: Random) -> None:
         """A leader's own block, bent, or another leader's unchanged."""
@@ -283,6 +321,7 @@ def _table() -> tuple[Step, ...]:
         (6, Steps.hear_now),
         (5, Steps.hear_again),
         (1, Steps.hear_broken),
+        (2, Steps.hear_bytes),
         (4, Steps.hear_proposal),
         (2, Steps.hear_vote),
         (2, Steps.hear_timeout),

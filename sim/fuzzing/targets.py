@@ -10,7 +10,7 @@ from attrs import frozen
 
 from protocol.codec import DecodeError, decode, encode
 
-NAMES = ("decoding", "engine")
+NAMES = ("decoding", "engine", "node")
 CRASH_BYTES = 1 << 26
 
 
@@ -41,6 +41,10 @@ def make_target(name: str) -> Target:
         from sim.fuzzing.decoding import DecodingTarget
 
         return DecodingTarget()
+    if name == "node":
+        from sim.fuzzing.shell import ShellTarget
+
+        return ShellTarget()
     from sim.fuzzing.engine import EngineTarget
 
     return EngineTarget()

@@ -136,12 +136,15 @@ class Victim:
             case _:
                 return run(job, self.blobs.__getitem__)
 
-    def hear(self, data: bytes, peer: bytes) -> int:
-        """Take one message; returns how many refusals it led to. What it makes the node do is bounded.
+    def hear(self, data: bytes, peer: bytes, times: int = 1) -> int:
+        """Take a message, `times` in a row, and return how many refusals it led to.
 
-        Nobody hears itself: what is in the node's own name, a replay or a twin's, the liar brings.
+        What each makes the node do is bounded. Nobody hears itself: what is in the node's own name, a replay
+        or a twin's, the liar brings.
         """
         before = self.engine.rejects.total()
+        for _ in range(times - 1):
+            self.hear(data, peer)
         if peer == self.engine.me:
             peer = self.moment.ground.peers[LIAR]
         waiting = sum(self.engine.negotiation.early_messages().values())

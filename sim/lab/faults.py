@@ -156,7 +156,7 @@ class Faults:
         assert fault.order is not None
         for node in blow.who:
             recipient = peers[blow.to[0]] if blow.to else bytes(32)
-            order = spool.new_order(fault.order, recipient, round(fault.tokens * MICRO))
+            order = spool.new_order(fault.order, recipient, round(fault.tokens * MICRO), fault.replaces)
             spool.submit(self.network.paths[node], order)
 
     # -- processes -------------------------------------------------------------------------------

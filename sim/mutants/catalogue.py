@@ -10,8 +10,18 @@ from sim.mutants.contract import CONTRACT
 from sim.mutants.dealing import DEALING
 from sim.mutants.durability import DURABILITY
 from sim.mutants.judgement import JUDGEMENT
+from sim.mutants.pacing import PACING
 from sim.mutants.planting import Mutant
 from sim.mutants.syncing import SYNCING
 
-ALL: tuple[Mutant, ...] = (*AGREEMENT, *DEALING, *AGGREGATION, *CONTRACT, *DURABILITY, *JUDGEMENT, *SYNCING)
+ALL: tuple[Mutant, ...] = (
+    *AGREEMENT,
+    *DEALING,
+    *AGGREGATION,
+    *CONTRACT,
+    *DURABILITY,
+    *JUDGEMENT,
+    *SYNCING,
+    *PACING,
+)
 MUTANTS: Mapping[str, Mutant] = {mutant.name: mutant for mutant in ALL}

@@ -18,7 +18,9 @@ from protocol.ledger.adaptive import AdaptiveGamma, Tally
 from protocol.ledger.economy import Settlement
 from protocol.ledger.state import Fault, LedgerState, Phase, PinnedFault
 from protocol.ledger.transactions import apply_transactions
+from protocol.orders import Orders
 from protocol.params import ProtocolParams
+from protocol.pool import Pool
 from protocol.sortition import Roles
 from sim.mutants.planting import Hunter, Mutant, Swap
 
@@ -80,6 +82,20 @@ def _transactions_first(right: Callable[..., LedgerState]) -> Any:
         return right(moved, params, transactions=(), **rest)
 
     return end_round
+
+
+def _frees_nobody(right: Any) -> Any:
+    def free(self: Orders, waiting: Any, now: int) -> None:
+        return None
+
+    return free
+
+
+def _keeps_the_first(right: Any) -> Any:
+    def replace_transaction(self: Pool, *arguments: Any) -> bool:
+        return False
+
+    return replace_transaction
 
 
 def _aggregator_proposes(right: Callable[..., Roles | None]) -> Any:
@@ -156,6 +172,22 @@ def _silence_at_the_lowest(right: Callable[..., int]) -> Any:
 
 
 CONTRACT = (
+    Mutant(
+        name="blocked-for-ever",
+        about="a transaction that cannot apply any more keeps its place, and blocks those behind it",
+        breaks='6: "An honest node replaces it by a CANCEL once it has stood in the way for 3 rounds"',
+        caught_by="waiting",
+        swaps=(Swap(Orders, "_free", _frees_nobody),),
+        hunters=(Hunter(manifest="blocked-transfer"),),
+    ),
+    Mutant(
+        name="first-version-kept",
+        about="of two transactions of one slot a node keeps the one that it heard first",
+        breaks='7.5: "Of two Transactions of one slot a node keeps the one with the higher revision"',
+        caught_by="waiting",
+        swaps=(Swap(Pool, "_replace_transaction", _keeps_the_first),),
+        hunters=(Hunter(manifest="blocked-transfer"),),
+    ),
     Mutant(
         name="beacon-over-the-outcome",
         about="the next beacon depends on which model was accepted, and so on the votes",

@@ -90,7 +90,7 @@ TAKES: Mapping[FaultKind, frozenset[str]] = {
     FaultKind.CORRUPT: frozenset({"for_s"}),
     FaultKind.TRUNCATE: frozenset({"for_s"}),
     FaultKind.WIPE: frozenset({"for_s"}),
-    FaultKind.ORDER: frozenset({"tokens", "to"}),
+    FaultKind.ORDER: frozenset({"tokens", "to", "replaces"}),
 }
 """Keys that it may have besides, and besides those of every fault."""
 
@@ -165,7 +165,8 @@ class Fault:
     The moment is `place` or the second `at_s`; `every_s` repeats it until round `until_round` begins. With
     `sends` it strikes each of `who` when that node itself sends its first statement of this kind in the
     round, between that effect and the next. `after_effects` crashes between two effects of one event.
-    `order`: the transaction that the operators of `who` ask for, of `tokens` and, in a transfer, for `to`.
+    `order`: the transaction that the operators of `who` ask for, of `tokens` and, in a transfer, for `to`;
+    in place of the waiting one of the number `replaces`.
     `groups`: the sides of a partition; nodes in none of them are one more side. `to`: the far ends of a cut.
     """
 
@@ -185,6 +186,7 @@ class Fault:
     sends: Kind | None = None
     order: TransactionKind | None = None
     tokens: float = 0.0
+    replaces: int | None = None
     every_s: float | None = None
     until_round: int | None = None
 
@@ -371,6 +373,8 @@ class _Reader:
         kind = names[values["order"]]
         if (kind is TransactionKind.TRANSFER) != ("to" in values):
             raise self.error(f"{where}: a transfer needs 'to', and no other order has it")
+        if kind is TransactionKind.CANCEL and "replaces" not in values:
+            raise self.error(f"{where}: a cancel needs 'replaces'")
         return kind
 
     def _check_numbers(self, values: Mapping[str, Any], where: str) -> None:
@@ -440,6 +444,7 @@ _NUMBERS: Mapping[str, tuple[Any, float, float]] = {
     "bytes_per_s": (int, 100, 10**12),
     "after_effects": (int, 0, 10_000),
     "tokens": (int | float, 0.0, 1e9),
+    "replaces": (int, 0, 1 << 40),
     "every_s": (int | float, 0.05, DAY_S),
     "until_round": (int, 1, MAX_ROUNDS),
 }

@@ -47,6 +47,7 @@ from sim.invariants.shares import Shares
 from sim.invariants.supply import Supply
 from sim.invariants.verdicts import Verdicts
 from sim.invariants.votes import Votes
+from sim.invariants.waiting import Waiting
 from sim.learner import SyntheticLearner
 from sim.network import LinkModel
 from sim.node import Node
@@ -174,6 +175,7 @@ def _add_invariants(stage: Stage) -> None:
     def blob_of(digest: bytes) -> bytes | None:
         return _blob_of(world, digest)
 
+    waiting = Waiting()
     rules: list[StepRule] = [
         Quorums(),
         Phases(),
@@ -186,6 +188,7 @@ def _add_invariants(stage: Stage) -> None:
         stage.blame,
         Verdicts(params, notes, blob_of, lambda peer: _is_honest(world, peer)),
         stage.integrity,
+        waiting.at_step,
         stage.timeline.at_step,
     ]
     stage.ledger.rules = rules
@@ -196,6 +199,7 @@ def _add_invariants(stage: Stage) -> None:
         Resumption(),
         Holdings(),
         Conduct(),
+        waiting,
         CatchUp(params.repair_interval_ms, lambda: world.now, world.nodes),
         PaceKept(params, lambda: world.now),
         Votes(params, notes),

@@ -292,9 +292,9 @@ class Timeline:
         for number in struck:
             self._orders += 1
             recipient = self.world.nodes[others[0]].peer if others else bytes(32)
-            order = Order(
-                self._orders.to_bytes(16, "big"), fault.order, recipient, round(fault.tokens * MICRO)
-            )
+            units = round(fault.tokens * MICRO)
+            name = self._orders.to_bytes(16, "big")
+            order = Order(name, fault.order, recipient, units, fault.replaces)
             self.world.command(number, encode(order))
         return struck
 

@@ -107,6 +107,7 @@ async def living(
     params: Any = PARAMS,
     resume: Resume | None = None,
     observers: Sequence[Callable[[Notify], None]] = (),
+    new_engine: Callable[[], Any] | None = None,
     limits: Limits | None = None,
     transport_class: type[MemoryTransport] = MemoryTransport,
 ) -> AsyncIterator[Running]:
@@ -127,6 +128,7 @@ async def living(
         resume=resume,
         commands=directory,
         observers=observers,
+        new_engine=new_engine,
     )
     running = Running(node, store, transport, asyncio.create_task(node.run(stop)), stop, log)
     ready = asyncio.create_task(node.ready.wait())

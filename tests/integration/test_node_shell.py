@@ -376,6 +376,8 @@ async def test_a_flood_of_one_peer_is_dropped_and_told(
         await toys[0].until(lambda: toys[0].of(PeerUp))
         first.node.command(b"go")
         await toys[1].until(lambda: len(toys[1].of(Received)) == 10)
+    assert second.transport.stats().rejects == {"inbox-full": 40}
+    assert second.transport.stats().standings[PEERS[0]].score == 0
     # One line, however many are dropped; the number is kept.
     (line,) = second.logged("message_dropped")
     assert (line["level"], line["state"], line["peer"]) == ("warning", "begun", peer_name(PEERS[0]))

@@ -284,7 +284,8 @@ async def test_a_raising_handler_is_counted_and_called_again(net: Network) -> No
     for message in (b"one", b"poison", b"two"):
         a.transport.send(b.peer, message)
     await until(lambda: b.handler.messages(a.peer) == [b"one", b"two"])
-    assert b.transport.stats().rejects == {"handler-error": 1}
+    assert b.transport.stats().rejects == {"fault": 1}
+    assert b.transport.stats().standings[a.peer].score < -10
     assert b.handler.changes(a.peer) == ["up"]
 
 

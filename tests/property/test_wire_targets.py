@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
 from attrs import define, field
@@ -11,12 +13,15 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
+from flocknode.inbox import Inbox
+from protocol.events import Received
 from sim.cli.wire import wire
 from sim.fuzzing import guided
 from sim.fuzzing.chances import Chances
 from sim.fuzzing.decoding import DecodingTarget
 from sim.fuzzing.engine import EngineTarget
 from sim.fuzzing.plain import run_plain
+from sim.fuzzing.shell import ShellTarget
 from sim.fuzzing.targets import Crash, CrashFileError
 from sim.fuzzing.watching import MemoryGrowthError, Watch
 
@@ -29,6 +34,59 @@ def test_nothing_fails(target: DecodingTarget | EngineTarget, runs: int, tmp_pat
     watch = Watch(f"seed-{SEED}", target, 8_192, tmp_path)
     run_plain(watch, runs, SEED)
     assert watch.executions == runs
+
+
+NODE_INPUTS = 45
+
+
+@pytest.fixture
+def node_target() -> Iterator[ShellTarget]:
+    target = ShellTarget()
+    yield target
+    target.close()
+
+
+def inputs_of(moment: int, count: int) -> Iterator[bytes]:
+    """Inputs of one moment, the same every time."""
+    draw = Random(f"{SEED}/{moment}")
+    return (moment.to_bytes(2, "big") + draw.randbytes(24) for _ in range(count))
+
+
+def hear_all(target: Callable[[bytes], None], inputs: Iterable[bytes]) -> None:
+    for data in inputs:
+        target(data)
+
+
+def test_a_whole_node_bears_it(node_target: ShellTarget, tmp_path: Path) -> None:
+    watch = Watch(f"node-{SEED}", node_target, 8_192, tmp_path)
+    for moment in (0, 3, 5):
+        hear_all(watch, inputs_of(moment, NODE_INPUTS))
+    assert watch.executions == 3 * NODE_INPUTS
+
+
+def test_a_whole_node_shows_what_ended_version_0_1(
+    node_target: ShellTarget, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two empty messages, of which the second was forgotten twice: the target finds that by itself."""
+
+    def forget(inbox: Any, message: Received) -> None:
+        left = sizes[message.peer] - len(message.data)
+        if left:
+            sizes[message.peer] = left
+        else:
+            del sizes[message.peer]
+
+    def put_message(inbox: Any, message: Received) -> bool:
+        sizes[message.peer] = sizes.get(message.peer, 0) + len(message.data)
+        inbox._append(None, message)
+        return True
+
+    sizes: dict[bytes, int] = {}
+    monkeypatch.setattr(Inbox, "_forget", forget)
+    monkeypatch.setattr(Inbox, "put_message", put_message)
+    with pytest.raises(BaseExceptionGroup) as ended:
+        hear_all(node_target, inputs_of(3, 400))
+    assert ended.group_contains(KeyError)
 
 
 def test_every_seed_is_accepted_by_its_reader() -> None:

@@ -66,3 +66,24 @@ async def test_one_peer_cannot_fill_the_queue_and_the_others_are_not_hindered(
     assert inbox.put_message(Received(PEER, bytes(300)))
     assert len(await drain(inbox)) == 4
     assert inbox.put_message(Received(PEER, bytes(1000)))
+
+
+@pytest.mark.parametrize("sizes", [[0, 0], [0], [0, 1, 0], [1, 0, 1], [1, 1]])
+async def test_messages_of_no_bytes_are_counted_and_forgotten_like_others(sizes: list[int]) -> None:
+    """With bytes alone to go by, the entry went with the first empty message, and the second had none."""
+    inbox = Inbox()
+    messages = [Received(PEER, bytes(size)) for size in sizes]
+    assert all(inbox.put_message(message) for message in messages)
+    assert inbox.waiting(PEER) == (len(sizes), sum(sizes))
+    assert await drain(inbox) == messages
+    assert inbox.waiting(PEER) == (0, 0)
+
+
+async def test_a_flood_of_empty_messages_is_bounded_by_its_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inbox_module, "MAX_WAITING_MESSAGES", 3)
+    inbox = Inbox()
+    assert [inbox.put_message(Received(PEER, b"")) for _ in range(5)] == [True, True, True, False, False]
+    assert inbox.put_message(Received(OTHER, b""))
+    assert len(inbox) == 4
+    with pytest.raises(TypeError, match="put_message"):
+        inbox.put(Received(PEER, b""))

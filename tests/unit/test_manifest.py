@@ -151,6 +151,7 @@ VALUES = {
     "after_effects": "2",
     "order": '"transfer"',
     "tokens": "1.5",
+    "replaces": "3",
 }
 MEANT = {
     "who": (Selector(Part.LEADER),),
@@ -164,6 +165,7 @@ MEANT = {
     "after_effects": 2,
     "order": TransactionKind.TRANSFER,
     "tokens": 1.5,
+    "replaces": 3,
 }
 
 
