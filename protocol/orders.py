@@ -165,6 +165,8 @@ class Orders:
     def __init__(self, desk: Desk, sweep: Callable[[], None]) -> None:
         self.desk = desk
         self.records: dict[bytes, OrderRecord] = {}
+        self._open: set[bytes] = set()
+        """The orders whose number is not used yet."""
         self._sweep = sweep
         self._unrecorded: dict[bytes, OrderRecord] = {}
         self._blocked: _Blocked | None = None
@@ -177,7 +179,7 @@ class Orders:
         """Read what a life before remembered; a record that is damaged is told of and left out."""
         for key, data in sorted(records.items()):
             try:
-                self.records[key] = decode(OrderRecord, data, RECORD_BYTES)
+                self._note(key, decode(OrderRecord, data, RECORD_BYTES))
             except DecodeError as error:
                 self.desk.outbox.notify("damaged_record", bucket=durable.ORDER, why=str(error))
 
@@ -185,9 +187,9 @@ class Orders:
         """Sign again what was promised and is not there, byte for byte the same, and show what waits."""
         account = self.desk.state.account(self.desk.me)
         self.note_block(self.desk.state, [])
-        latest_first = sorted(self.records.values(), key=lambda record: -record.transaction.revision)
-        for record in latest_first:
-            if record.status is not Status.WAITING or account is None:
+        waiting = [self.records[order] for order in sorted(self._open)]
+        for record in sorted(waiting, key=lambda record: -record.transaction.revision):
+            if account is None:
                 continue
             if record.transaction.nonce >= account.nonce and not self._is_held(record):
                 self._publish(record.transaction)
@@ -245,24 +247,33 @@ class Orders:
 
     def _keep(self, order: bytes, record: OrderRecord) -> None:
         """Remember, and forget the oldest beyond `ORDERS_KEPT`."""
-        self.records[order] = record
+        self._note(order, record)
         self.desk.outbox.persist(durable.ORDER, order, encode(record))
         while len(self.records) > ORDERS_KEPT:
             oldest = min(self.records)
             del self.records[oldest]
+            self._open.discard(oldest)
             self.desk.outbox.persist(durable.ORDER, oldest, None)
+
+    def _note(self, order: bytes, record: OrderRecord) -> None:
+        self.records[order] = record
+        if record.status is Status.WAITING:
+            self._open.add(order)
+        else:
+            self._open.discard(order)
 
     # -- what becomes of them ------------------------------------------------------------------------
 
     def note_block(self, after: LedgerState, applied: Sequence[Statement]) -> None:
         """A final block leads to `after`; `applied`: this node's transactions that it carried out."""
         account = after.account(self.desk.me)
-        if account is None:
+        if account is None or not self._open:
             return
         carried = {_transaction(statement).nonce: statement for statement in applied}
         orders = {record.statement: record for record in self.records.values() if record.statement}
-        for order, record in sorted(self.records.items()):
-            if record.status is Status.WAITING and record.transaction.nonce < account.nonce:
+        for order in sorted(self._open):
+            record = self.records[order]
+            if record.transaction.nonce < account.nonce:
                 status, why = _ending(record, carried.get(record.transaction.nonce), orders)
                 ended = evolve(
                     record, status=status, why=why, height=after.height, stake_units=account.stake_units
@@ -303,8 +314,9 @@ class Orders:
             return
         self._blocked = None
         revision = 0 if first is None else min(MAX_REVISION, _transaction(first).revision + 1)
-        for order, record in sorted(self.records.items()):
-            if record.status is Status.WAITING and first is not None and record.statement == first.id:
+        for order in sorted(self._open):
+            record = self.records[order]
+            if first is not None and record.statement == first.id:
                 self._keep(order, evolve(record, why=f"it did not apply for too long: {obstacle}"))
         self._publish(Transaction(TransactionKind.CANCEL, number, desk.me, 0, revision))
         self._sweep()
@@ -343,8 +355,7 @@ class Orders:
                 }
             )
         latest = sorted(self.records)[-ORDERS_SHOWN:]
-        open_orders = [o for o, record in self.records.items() if record.status is Status.WAITING]
-        shown = [(order, self.records[order]) for order in sorted({*latest, *open_orders})]
+        shown = [(order, self.records[order]) for order in sorted({*latest, *self._open})]
         shown += sorted(self._unrecorded.items())[-ORDERS_SHOWN:]
         return {
             "stake_units": 0 if account is None else account.stake_units,

@@ -83,9 +83,8 @@ WAIT = (
         help="Wait no longer than this; the order goes on waiting in the node.",
     ),
 )
-REPLACE = click.option(
-    "--replace", type=click.IntRange(min=0), metavar="NUMBER", help="Take the place of one that waits."
-)
+NUMBER = click.IntRange(0, 1 << 40)
+REPLACE = click.option("--replace", type=NUMBER, metavar="NUMBER", help="Take the place of one that waits.")
 ENDS = """
 
     The command talks to the running node, which numbers the order, or refuses it and says why. It waits for
@@ -169,7 +168,7 @@ def leave(directory: Path, replace: int | None, wait: bool, timeout_s: float | N
 
 @node.command(short_help="Drop a transaction that waits.")
 @DIRECTORY
-@click.argument("number", type=click.IntRange(min=0))
+@click.argument("number", type=NUMBER)
 @_ordering
 def drop(directory: Path, number: int, wait: bool, timeout_s: float | None) -> None:
     """Have the waiting transaction NUMBER do nothing, so that those behind it go on.

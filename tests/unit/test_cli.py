@@ -377,6 +377,8 @@ def test_orders_for_nobody_are_refused(node: Path) -> None:
     assert_refused(run("node", "transfer", node, "nobody", "1"), "PEER")
     for command in (("fund", node.parent, "1"), ("pending", node.parent), ("drop", node.parent, "1")):
         assert_refused(run("node", *command), "node.toml")
+    assert_refused(run("node", "drop", node, 2**41), "NUMBER")
+    assert_refused(run("node", "fund", node, "1", "--replace", "-1"), "--replace")
     assert not (node.parent / "commands").exists()
     (node / "orders.json").write_text("[]")
     assert_refused(run("node", "pending", node), "orders.json", "not a JSON object")
