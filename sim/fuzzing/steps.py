@@ -35,6 +35,7 @@ from protocol.messages import (
     Body,
     Certificate,
     CertificateNotice,
+    Have,
     Kind,
     Proposal,
     Statements,
@@ -170,8 +171,10 @@ class Steps:
         block = self.bender.with_its_root(self.victim.engine, block)
         self.victim.forged += 1
         stored = encode(StoredBlock(block, self.bender.certified(block)))
-        liar = self.ground.identities[LIAR]
-        giver = self.victim.let_ask(liar) if draw.randrange(8) else liar.peer
+        giver = self.ground.peers[LIAR]
+        if draw.randrange(8):
+            self._say(giver, Kind.HAVE, Have(self.victim.engine.height + 1, (), b"", True))
+            giver = self.victim.engine.sync.outstanding or giver
         self._say(giver, Kind.BLOCKS, Blocks((stored,)))
 
     def hear_statements(self, draw: Random) -> None:
