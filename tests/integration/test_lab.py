@@ -1,4 +1,4 @@
-"""The fault lab with real processes: its five scenarios, how runs fail and end, and that nothing is left.
+"""The fault lab with real processes: its short scenarios, how runs fail and end, and that nothing is left.
 
 Needs root on Linux, for network namespaces. About 100 seconds on two idle cores.
 """
@@ -147,7 +147,9 @@ def sound_report(path: Path) -> dict[str, Any]:
     return report
 
 
-@pytest.mark.parametrize("name", ["kill-nine", "split-and-heal", "bad-line", "broken-disks", "cheats"])
+@pytest.mark.parametrize(
+    "name", ["kill-nine", "split-and-heal", "bad-line", "broken-disks", "cheats", "late-node"]
+)
 def test_scenario(bench: Bench, tmp_path: Path, name: str) -> None:
     report = tmp_path / "report.json"
     code, out, err = bench.run("run", str(SCENARIOS / f"{name}.toml"), "--report", str(report))
@@ -172,6 +174,10 @@ def test_scenario(bench: Bench, tmp_path: Path, name: str) -> None:
             assert "node 2 ended by itself, exit code 1" in said
             assert "ledger.db:damaged" in "".join(err.split())  # a long path wraps anywhere
             assert [node["node"] for node in found["nodes"] if not node["up"]] == [1]
+        case "late-node":
+            (back,) = found["returns"]
+            assert back["node"] == 4
+            assert back["seconds"] is not None
         case "cheats":
             assert "FORGED_AGGREGATE" in {entry["fault"] for entry in found["paid"]}
 
