@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from protocol.consensus import leader_of
+from protocol.ledger.state import Phase
 from protocol.messages import Kind, Transaction, TransactionKind
 from sim.adversaries.leaders import Censor, DoubleVoter, TwoBlockLeader
 from sim.adversaries.ledger_behaviours import other_seal
@@ -123,6 +124,7 @@ def _censored(name: str, profile: str, seed: int) -> Result:
         }
 
     def during(scene: Scene) -> None:
+        scene.run_until(victim(scene), Phase.SHARE)  # past the OPEN block, which carries transactions too
         scene.order(victim(scene), TransactionKind.FUND, units=1_000_000)
 
     trial = run_trial(Staging(cast=cast, rounds=ROUNDS, during=during), profile, seed)
