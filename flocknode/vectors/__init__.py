@@ -27,6 +27,7 @@ BUILDERS: Mapping[str, Callable[[], Document]] = {
     "beacon.json": agreement.beacon,
     "gamma.json": stake.gamma,
     "judgement.json": stake.judgement,
+    "pace.json": stake.pace,
     "statements.json": agreement.statements,
     "blocks.json": agreement.blocks,
     "round.json": rehearsal.whole_round,

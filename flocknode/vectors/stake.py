@@ -10,6 +10,7 @@ from flocknode.vectors.values import Document
 from protocol.codec import encode
 from protocol.ledger.adaptive import AdaptiveGamma, Tally
 from protocol.ledger.judgement import BestModel, Judgement, Losses, Yardstick, grade_of
+from protocol.ledger.pace import Pace, Rest, Training
 from protocol.ledger.state import genesis_state
 from protocol.messages import VoteOpening
 
@@ -93,11 +94,13 @@ def judgement() -> Document:
             "changes": list(changes),
             "gamma_units": 8_000_001,
             "grade": grade_of(changes),
-            "member_units": rule.member_price(grade_of(changes), 8_000_001),
+            "age": age,
+            "member_units": rule.member_price(grade_of(changes), 8_000_001, age),
             "contrary_units": rule.contrary_price(len(changes) - 1, 1, 8_000_001),
         }
         for rule in JUDGEMENTS
         for changes in ((5, -3), (5, 7, -16), (16, 16, 16, 0), (-2, 6, 7, 8, 9))
+        for age in (1, 100)
     ]
     plain = example_genesis()
     genesis = evolve(plain, params=evolve(plain.params, judgement=JUDGEMENTS[1]))
@@ -113,6 +116,52 @@ def judgement() -> Document:
         }
     ]
     return {"votes": votes, "prices": prices, "genesis": encoded}
+
+
+PACES = (
+    Pace(rounds=3, resume_units=10),
+    Pace(patience=2, resume_units=0),
+    Pace(interval_ms=60_000, rounds=4, patience=1, heeds_done=True, resume_units=7),
+)
+ENDS = (
+    # (judged, better, done) of rounds 1, 2, ...
+    ((True, True, False), (True, False, False), (False, False, False), (True, False, True)),
+    ((True, False, True), (True, False, False), (True, True, False)),
+)
+
+
+def pace() -> Document:
+    """States of training by how rounds end and what is funded (section 3.9), and bytes with the option."""
+    courses = []
+    for rule in PACES:
+        for ends in ENDS:
+            state, states = rule.begin(), []
+            for ended, (judged, better, done) in enumerate(ends, 1):
+                state = state.after_round(rule, ended=ended, judged=judged, better=better, done=done)
+                states.append(attrs.asdict(state))
+                if state.rest:
+                    break
+            funded = [
+                {"units": units, "training": attrs.asdict(after)}
+                for units in (6, 10, 25)
+                for after in [state.after_funding(rule, round_=len(states) + 1, units=units)]
+            ]
+            courses.append({"rule": attrs.asdict(rule), "ends": ends, "states": states, "funded": funded})
+    plain = example_genesis()
+    genesis = evolve(plain, params=evolve(plain.params, judgement=Judgement(), pace=PACES[2]))
+    start = genesis_state(genesis)
+    asleep = evolve(start, training=Training(last_round=4, stale=1, rest=Rest.PATIENCE, funded_units=6))
+    reformed = evolve(asleep, learning=evolve(asleep.learning, reformed=True))
+    encoded = [
+        {
+            "genesis": genesis.to_bytes().hex(),
+            "network": genesis.network.hex(),
+            "state": encode(state).hex(),
+            "state_root": state.root.hex(),
+        }
+        for state in (start, asleep, reformed)
+    ]
+    return {"training": courses, "genesis": encoded}
 
 
 def _hex(loss: float | None) -> str | None:

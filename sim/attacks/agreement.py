@@ -124,7 +124,8 @@ def _censored(name: str, profile: str, seed: int) -> Result:
         }
 
     def during(scene: Scene) -> None:
-        scene.run_until(victim(scene), Phase.SHARE)  # past the OPEN block, which carries transactions too
+        # After the first block: the leader of OPEN, which carries transactions too, is not among them.
+        scene.run_until(victim(scene), Phase.CONTRIBUTE)
         scene.order(victim(scene), TransactionKind.FUND, units=1_000_000)
 
     trial = run_trial(Staging(cast=cast, rounds=ROUNDS, during=during), profile, seed)

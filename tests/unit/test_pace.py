@@ -5,19 +5,23 @@ from __future__ import annotations
 from itertools import pairwise
 
 import pytest
-from attrs import evolve
+from attrs import evolve, frozen
 
 from protocol.codec import decode, encode
 from protocol.envelope import Envelope
 from protocol.events import Notify
+from protocol.jobs import EvaluateJob, EvaluateResult
 from protocol.ledger.block import BlockKind, OpenBody, decode_body, decode_stored_block
+from protocol.ledger.judgement import Judgement
 from protocol.ledger.pace import Pace, Rest, Training
 from protocol.ledger.state import LedgerState, Phase, genesis_state
 from protocol.messages import MESSAGE_BYTES, Kind, TransactionKind
 from protocol.order import Order
-from protocol.params import MICRO, ProtocolParams
+from protocol.params import MICRO, ParamsError, ProtocolParams
 from sim.founding import build_world, found, small_params
+from sim.learner import SyntheticLearner
 from sim.scenes import Scene
+from sim.world import ReadBlob
 
 PRICE = 10 * MICRO
 
@@ -144,6 +148,46 @@ def test_a_member_that_joins_at_rest_votes_at_once_and_is_drawn_a_round_later() 
     order(scene, 5, TransactionKind.JOIN)
     heard(scene, scene.state.height + 1)
     assert scene.state.is_validator(scene.peer(5))
+
+
+@frozen
+class ContentLearner(SyntheticLearner):
+    """A task that is done with its third model, at the nodes that are `content`."""
+
+    content: frozenset[int] = frozenset()
+
+    def evaluate(self, node: int, job: EvaluateJob, read_blob: ReadBlob) -> EvaluateResult:
+        result = super().evaluate(node, job, read_blob)
+        return evolve(result, done=job.round >= 3 and node in self.content)
+
+
+def done_scene(content: frozenset[int]) -> Scene:
+    params = evolve(small_params(5), max_weight=1)
+    learner = ContentLearner(params, bytes(32), content)
+    return Scene(
+        nodes=5, learner=learner, judgement=Judgement(), pace=Pace(heeds_done=True, resume_units=PRICE)
+    )
+
+
+def test_training_rests_once_most_voters_say_that_the_task_is_done() -> None:
+    scene = done_scene(frozenset(range(5))).end_round(3)
+    assert scene.state.training is not None
+    assert (scene.state.rests, scene.state.training.rest) == (True, Rest.DONE)
+    assert scene.state.best is not None
+    assert {n.fields["best_round"] for n in told(scene, "resting")} == {scene.state.best.round}
+    order(scene, 0, TransactionKind.FUND, PRICE)
+    scene.end_round(4)
+    assert scene.state.rests
+
+
+def test_a_single_voter_does_not_end_training() -> None:
+    scene = done_scene(frozenset({0})).end_round(5)
+    assert not scene.state.rests
+
+
+def test_voters_of_flocks_contract_cannot_end_training() -> None:
+    with pytest.raises(ParamsError, match="heeds_done"):
+        evolve(small_params(5), pace=Pace(heeds_done=True))
 
 
 # -- too few members ---------------------------------------------------------------------------------------

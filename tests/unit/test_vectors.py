@@ -22,9 +22,10 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from flocknode.vectors import BUILDERS, write_vectors
-from protocol.codec import decode
+from protocol.codec import decode, encode
 from protocol.ledger.block import StoredBlock, decode_block
 from protocol.ledger.chain import Chain
+from protocol.ledger.state import LedgerState
 from protocol.messages import Certificate, VoteOpening
 from protocol.params import Genesis
 
@@ -113,6 +114,35 @@ def test_adaptive_gammas() -> None:
         assert sha256_domain(b"state", bytes.fromhex(case["state"])).hex() == case["state_root"]
 
 
+def test_training_states() -> None:
+    """The rule of docs/PROTOCOL.md section 3.9, worked out here a second time."""
+    for course in document("pace.json")["training"]:
+        rule, stale, last = course["rule"], 0, course["rule"]["rounds"]
+        for ended, ((judged, better, done), state) in enumerate(
+            zip(course["ends"], course["states"], strict=False), 1
+        ):
+            stale = stale if not judged else 0 if better else stale + 1
+            rest = 1 if last and ended >= last else 3 if rule["heeds_done"] and done else 0
+            if not rest and rule["patience"] and stale >= rule["patience"]:
+                rest = 2
+            assert (state["stale"], state["rest"], state["last_round"]) == (stale, rest, last)
+        ended, end = len(course["states"]), course["states"][-1]
+        for funded in course["funded"]:
+            paid = funded["units"] // rule["resume_units"] if rule["resume_units"] else 0
+            wakes = bool(end["rest"]) and paid > 0
+            found = funded["training"]
+            assert found["paid"] is wakes
+            assert found["rest"] == (0 if wakes else end["rest"])
+            assert found["last_round"] == (ended + paid if wakes else end["last_round"])
+    for case in document("pace.json")["genesis"]:
+        genesis = Genesis.from_bytes(bytes.fromhex(case["genesis"]))
+        assert genesis.network.hex() == case["network"]
+        assert genesis.params.pace is not None
+        assert encode(genesis).hex() == case["genesis"]
+        state = decode(LedgerState, bytes.fromhex(case["state"]), 1 << 20)
+        assert state.root.hex() == case["state_root"]
+
+
 def test_judgements() -> None:
     """Section 6, by its own lines, with decimals of 60 digits in the place of fractions."""
     getcontext().prec = 60
@@ -156,7 +186,8 @@ def test_judgements() -> None:
         assert case["grade"] == ordered[(len(ordered) - 1) // 2]
         span = rule["full_step"] - rule["free_step"]
         above = max(0, min(span, case["grade"] - rule["free_step"]))
-        assert case["member_units"] == gamma * above // span
+        patience = rule["patience"]
+        assert case["member_units"] == gamma * above * patience // (span * (patience + case["age"]))
         clear = len(ordered) - 1 >= 3
         assert case["contrary_units"] == (gamma * rule["contrary_permille"] // 1000 if clear else 0)
     for case in document("judgement.json")["genesis"]:
