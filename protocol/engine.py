@@ -6,10 +6,12 @@ no I/O. The same class runs in production, in the tests and in the simulator.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable
 
-from protocol import durable, keys
+from attrs import define
+
+from protocol import durable, keys, sync
 from protocol.checks import Checks
 from protocol.cited import Cited
 from protocol.codec import DecodeError
@@ -71,7 +73,17 @@ from protocol.repair import Repair
 from protocol.reporting import Reporting
 from protocol.round import BlockError, transactions_applied
 from protocol.secrets import DealerPackage
-from protocol.sync import Serving, Sync, sizes_of
+from protocol.sync import Serving, Sync
+
+
+@define
+class _Reply:
+    """Blocks of a peer that are to be checked and applied, a few in each event; `taken`: so many were."""
+
+    peer: bytes
+    sizes: tuple[int, ...]
+    blocks: deque[bytes]
+    taken: int = 0
 
 
 class Engine:
@@ -134,6 +146,7 @@ class Engine:
         )
         self.pacing = self.negotiation.readiness.pacing
         self._handlers = self._make_handlers()
+        self._replies: deque[_Reply] = deque()
         self._now: Millis = 0
         self._look = True
         """Something happened: see whether the agreement can go on."""
@@ -161,6 +174,11 @@ class Engine:
     def agreement(self) -> Agreement:
         """On the next height."""
         return self.negotiation.agreement
+
+    @property
+    def _is_catching_up(self) -> bool:
+        """Whether blocks of others are still to be applied, or many came and more are asked for."""
+        return bool(self._replies) or self.sync.is_catching_up
 
     # -- events --------------------------------------------------------------------------------
 
@@ -209,7 +227,7 @@ class Engine:
         Duties that did something are looked at again with the next event. A node that is catching up has no
         use for duties of heights that have passed: it looks at them when it has arrived.
         """
-        if self.sync.is_catching_up:
+        if self._is_catching_up:
             return
         talks = self.negotiation
         woken = self._due
@@ -261,7 +279,7 @@ class Engine:
 
     def _follow_orders(self) -> None:
         """What waits is judged by the present state, not by those that are passed while catching up."""
-        if not self.sync.is_catching_up:
+        if not self._is_catching_up:
             self.orders.follow(self._now)
 
     def _end_hold(self) -> None:
@@ -475,8 +493,10 @@ class Engine:
     def _on_timer(self, key: str) -> None:
         self._look = self._due = True
         match key:
-            case "sync":
+            case sync.TIMER:
                 self.sync.on_timer(self._now)
+            case sync.APPLY_TIMER:
+                self._apply_blocks()
             case "repair":
                 self._on_repair_timer()
             case "soft":
@@ -497,7 +517,7 @@ class Engine:
     def _on_repair_timer(self) -> None:
         interval_ms = self.genesis.params.repair_interval_ms
         self.outbox.add(SetTimer("repair", interval_ms))
-        if self.sync.is_catching_up:
+        if self._is_catching_up:
             return
         peers = sorted(self.peers & {peer for peer, _ in self.state.accounts})
         self.repair.tell_some(peers, self._draw)
@@ -556,32 +576,53 @@ class Engine:
         self.repair.on_statement_request(peer, statement.body)
 
     def _on_blocks(self, peer: bytes, statement: Statement) -> None:
-        """Catch up: every block is checked against its certificate and the rules before it counts."""
         assert isinstance(statement.body, Blocks)
         if not self.sync.welcome(peer, self._now):
             self._reject(peer, "unasked", "blocks that nobody waits for")
             return
-        sound, taken = True, 0
-        for data in statement.body.blocks:
+        blocks_ = statement.body.blocks
+        self._replies.append(_Reply(peer, sync.sizes_of(blocks_), deque(blocks_)))
+        if len(self._replies) == 1:
+            self._apply_blocks()
+
+    def _apply_blocks(self) -> None:
+        """Catch up: every block is checked against its certificate and the rules before it counts."""
+        if not self._replies:
+            return
+        reply, before = self._replies[0], self.chain.height
+        sound = self._apply_some(reply)
+        if not sound or not reply.blocks:
+            self._replies.popleft()
+            self.sync.replied(reply.peer, reply.sizes, reply.taken, sound=sound, now=self._now)
+        if self._replies:
+            self.outbox.add(SetTimer(sync.APPLY_TIMER, 0))
+        if self.chain.height > before:
+            self._begin_height(Safety(self.chain.height + 1))
+
+    def _apply_some(self, reply: _Reply) -> bool:
+        """Apply the next blocks of a reply, as many as one event bears; return whether all of them held."""
+        for _ in range(sync.BLOCKS_A_TURN):
+            if not reply.blocks:
+                break
+            data = reply.blocks.popleft()
             try:
                 stored = decode_stored_block(data)
                 if stored.block.height <= self.chain.height:
                     continue
                 if stored.block.height > self.chain.height + 1:
-                    break  # the answer to a request of an earlier life, or of no use
+                    reply.blocks.clear()  # the answer to a request of an earlier life, or of no use
+                    break
                 self.chain.check_certificate(stored)
                 self.judging.effect(stored.block)
             except (DecodeError, ChainError, BlockError) as error:
-                self._reject(peer, "block", str(error))
-                sound = False
-                break
+                self._reject(reply.peer, "block", str(error))
+                return False
             if not self._take_block(stored, synced=True):
+                reply.blocks.clear()
                 break
             self.sync.took_block(stored.block.height, len(data))
-            taken += 1
-        self.sync.replied(peer, sizes_of(statement.body.blocks), taken, sound=sound, now=self._now)
-        if taken:
-            self._begin_height(Safety(self.chain.height + 1))
+            reply.taken += 1
+        return True
 
     # -- commands ------------------------------------------------------------------------------
 

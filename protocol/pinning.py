@@ -142,7 +142,7 @@ def keys_are_sound(network: bytes, statement: Statement) -> bool:
     return isinstance(body, KeyAdvert) and _keys_hold(network, statement.round, statement.sender, body)
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=1024)
 def _keys_hold(network: bytes, round_: int, peer: bytes, advert: KeyAdvert) -> bool:
     for name, public, proof in (
         ("mask", advert.mask_public, advert.mask_proof),
@@ -226,7 +226,7 @@ def check_seed_matches(state: LedgerState, context: RoundContext, peer: bytes, s
     return root == bundle.share_roots[ShareKind.CHECK]
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=512)
 def _check_root(context: RoundContext, dealer: int, seed: bytes) -> bytes:
     """The root of an honest dealing of a check seed; asked again for every copy of a reveal."""
     return share_root(context, dealer, ShareKind.CHECK, seed)
@@ -247,7 +247,7 @@ def z_root_from(state: LedgerState, rules: Rules, zs: Sequence[bytes]) -> bytes 
     return _z_root_of(rules.network, state.round, pinned_hashes, tuple(zs))
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=16)
 def _z_root_of(
     network: bytes, round_: int, pinned: tuple[tuple[bytes, bytes], ...], zs: tuple[bytes, ...]
 ) -> bytes | None:

@@ -113,7 +113,7 @@ class Reporting:
             self.desk.outbox.notify(
                 "samples_cut", samples=samples, max_weight=self.desk.rules.params.max_weight
             )
-        self._report_membership(None)
+        self._report_membership(None, synced=False)
 
     def block_taken(self, before: LedgerState, block: Block, now: Millis, *, synced: bool) -> None:
         """Tell what a block means for this node; `synced`: it came ready from a peer, all decided."""
@@ -123,13 +123,13 @@ class Reporting:
             times = {"elapsed_ms": elapsed_ms, "deadline_ms": deadline_ms, "synced": synced}
             self.desk.outbox.notify("part", **fields, **times)
         if self.desk.state.round != before.round or block.kind is BlockKind.OPEN:
-            self._report_membership(before)
+            self._report_membership(before, synced=synced)
 
     @property
     def _phase(self) -> str:
         return self.desk.learning.phase.name
 
-    def _report_membership(self, before: LedgerState | None) -> None:
+    def _report_membership(self, before: LedgerState | None, *, synced: bool) -> None:
         """Tell who has a vote, what this node's stake is, and whether it was drawn for a role (§3.1, §6)."""
         desk, state, params = self.desk, self.desk.state, self.desk.rules.params
         if state.validators != self._validators:
@@ -151,6 +151,7 @@ class Reporting:
             stake_units=0 if account is None else account.stake_units,
             least_units=params.min_stake_units,
             gamma_units=params.gamma_units if gamma is None else gamma.highest_units,
+            synced=synced,
             **self._report_draw(before),
         )
 

@@ -130,7 +130,7 @@ def share_scope(context: RoundContext, dealer: Index, kind: ShareKind) -> bytes:
     return _scope(context.network, context.round, context.proposers[dealer], kind)
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=1024)
 def _scope(network: bytes, round_: int, dealer: bytes, kind: ShareKind) -> bytes:
     """Asked for by every holder of a share and again by everyone to whom it is released."""
     return digest("share", network, round_bytes(round_), dealer, bytes((kind,)))

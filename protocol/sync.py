@@ -35,7 +35,11 @@ WORST = 16
 FAR = 8
 """A node whose last reply brought so many blocks, and which asks for more, is catching up."""
 
+BLOCKS_A_TURN = 8
+"""That are checked and applied in one event: a node that catches up hears others in between."""
+
 TIMER = "sync"
+APPLY_TIMER = "apply"
 
 
 @define
@@ -44,7 +48,8 @@ class _Provider:
 
     `told`: the greatest height that it was told to have. `failures`: over all, by which peers are ranked;
     `strikes`: in a row, by which it is left alone for a while. `answer_ms`: how long its last reply took.
-    `expected`: the height from which on a reply of it would be welcome, None where none is.
+    `expected`: the height from which on a reply of it would be welcome, None where none is. `taken_up`: that
+    of a reply that came and is not judged yet.
     """
 
     told: int = 0
@@ -53,6 +58,7 @@ class _Provider:
     answer_ms: Millis = 0
     rests_until_ms: Millis | None = None
     expected: int | None = None
+    taken_up: int | None = None
     asked_ms: deque[Millis] = field(factory=lambda: deque(maxlen=ASKED_PER_INTERVAL))
 
 
@@ -123,7 +129,7 @@ class Sync:
         if provider is None:
             return
         provider.told, provider.expected = 0, None
-        if self._outstanding == peer:
+        if self._outstanding == peer and provider.taken_up is None:
             self._fail(peer, now)
             self.ask(now)
 
@@ -196,10 +202,16 @@ class Sync:
     # -- replies -------------------------------------------------------------------------------
 
     def welcome(self, peer: PeerId, now: Millis) -> bool:
-        """Return whether a reply of this peer is expected, on time or late; another one then is not."""
+        """Return whether a reply of this peer is expected, on time or late; another one then is not.
+
+        Its time-out is over: what follows is up to this node, and ends with `replied`.
+        """
         provider = self._providers.get(peer)
-        if provider is None or provider.expected is None:
+        if provider is None or provider.expected is None or provider.taken_up is not None:
             return False
+        provider.taken_up, provider.expected = provider.expected, None
+        if self._outstanding == peer:
+            self._outbox.add(CancelTimer(TIMER))
         provider.answer_ms = now - provider.asked_ms[-1] if provider.asked_ms else 0
         return True
 
@@ -217,7 +229,7 @@ class Sync:
         asked for, is a failure like none at all.
         """
         provider, height = self._providers[peer], self._state().height
-        expected, provider.expected = provider.expected, None
+        expected, provider.taken_up = provider.taken_up, None
         useful = expected is not None and height >= expected
         if not sound or not useful:
             self._fail(peer, now)

@@ -138,6 +138,12 @@ class Monitor:
             fields["subject"] = condition.subject
         fields["since"] = self._date(condition.since_s)
         if change.begun:
+            if condition.times > 1:
+                what = (
+                    f"{condition.what}: it has come and gone {condition.times} times since {fields['since']}"
+                )
+                condition = evolve(condition, what=what)
+                fields["times"] = condition.times
             advice = self.conditions.rules[condition.name].advice
             self.log.warning(condition.name, state="begun", what=condition.what, advice=advice, **fields)
             return

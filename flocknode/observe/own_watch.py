@@ -136,7 +136,8 @@ class PlaceWatch:
             )
         else:
             self.conditions.gone("short_of_stake", now_s)
-        if is_validator and fields["drawn"] is not None:
+        # A round that is over when this node hears of it could not have had its key advert.
+        if is_validator and fields["drawn"] is not None and not fields["synced"]:
             self._on_draw(fields, now_s)
 
     def _on_draw(self, fields: Mapping[str, Any], now_s: float) -> None:

@@ -11,7 +11,7 @@ from flocknode.observe.conditions import Conditions
 from protocol.events import Notify
 from protocol.ledger.state import Phase
 from protocol.params import ProtocolParams
-from protocol.progress import hard_deadline_ms
+from protocol.progress import SOFT_GRACE_MS, hard_deadline_ms
 
 
 class Times(Protocol):
@@ -128,6 +128,8 @@ class RoundWatch:
                 self.conditions.gone("deadline_missed", now_s, learns[0])
             return
         step = fields["step"]
+        if fields["elapsed_ms"] < SOFT_GRACE_MS // 2:
+            return  # no phase that lacks something closes so soon: this node was not there when it began
         if learns is not None and step == learns[0]:
             if self._failed.get(learns[1]) != round_:
                 self._on_late(fields, learns, now_s)

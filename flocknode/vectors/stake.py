@@ -94,11 +94,13 @@ def judgement() -> Document:
             "changes": list(changes),
             "gamma_units": 8_000_001,
             "grade": grade_of(changes),
-            "member_units": rule.member_price(grade_of(changes), 8_000_001),
+            "age": age,
+            "member_units": rule.member_price(grade_of(changes), 8_000_001, age),
             "contrary_units": rule.contrary_price(len(changes) - 1, 1, 8_000_001),
         }
         for rule in JUDGEMENTS
         for changes in ((5, -3), (5, 7, -16), (16, 16, 16, 0), (-2, 6, 7, 8, 9))
+        for age in (1, 100)
     ]
     plain = example_genesis()
     genesis = evolve(plain, params=evolve(plain.params, judgement=JUDGEMENTS[1]))

@@ -138,7 +138,9 @@ class Judgement:
     `tolerance_permille`: by what part of the reference loss a candidate may be worse. `floor_permille`: the
     least reference, as a part of the largest loss of an accepted model. A member of a refused sum pays
     nothing up to the grade `free_step`, the whole gamma from `full_step` on, and in proportion in between.
-    `contrary_permille`: what a vote against a clear verdict costs, in thousandths of gamma.
+    `contrary_permille`: what a vote against a clear verdict costs, in thousandths of gamma. `patience`: after
+    so many rounds without a better model a refusal costs half, after three times as many a quarter: training
+    that has come to its end is refused often, and by honest voters.
     """
 
     tolerance_permille: int = field(default=100, validator=int_range(1, 1000 * PERMILLE))
@@ -146,6 +148,7 @@ class Judgement:
     free_step: int = field(default=4, validator=int_range(0, MAX_CHANGE - 1))
     full_step: int = field(default=8, validator=int_range(1, MAX_CHANGE))
     contrary_permille: int = field(default=16, validator=int_range(0, PERMILLE))
+    patience: int = field(default=32, validator=int_range(1, 1 << 20))
 
     def __attrs_post_init__(self) -> None:
         if self.full_step <= self.free_step:
@@ -200,10 +203,13 @@ class Judgement:
 
     # -- the ledger ------------------------------------------------------------------------------
 
-    def member_price(self, grade: int, gamma: int) -> int:
-        """Return what each member of a sum that was refused with this grade pays, in units."""
-        above = min(grade, self.full_step) - self.free_step
-        return gamma * max(0, above) // (self.full_step - self.free_step)
+    def member_price(self, grade: int, gamma: int, age: int) -> int:
+        """Return what each member of a sum that was refused with this grade pays, in units.
+
+        `age`: rounds since the one that made the best model.
+        """
+        above = max(0, min(grade, self.full_step) - self.free_step)
+        return gamma * above * self.patience // ((self.full_step - self.free_step) * (self.patience + age))
 
     def contrary_price(self, winning: int, losing: int, gamma: int) -> int:
         """Return what each vote against the verdict pays: nothing unless three quarters were of one mind."""

@@ -150,8 +150,9 @@ def settle_judgement(
     accepted, gamma = is_accepted(opened), vote_gamma_units(state, params, opened)
     contrary = [peer for peer, vote in opened.items() if vote == (-1 if accepted else 1)]
     grade = grade_of(ballot.opinions[peer].change for peer in opened)
+    age = state.round - (0 if state.best is None else state.best.round)
     prices = (
-        0 if accepted else rule.member_price(grade, gamma),
+        0 if accepted else rule.member_price(grade, gamma, age),
         rule.contrary_price(len(opened) - len(contrary), len(contrary), gamma),
     )
     settlement = settle_judged(state.stakes, members, contrary, prices)

@@ -60,6 +60,7 @@ def bounds(engine: Engine, forged: int = 0) -> Iterator[Bound]:
     yield Bound("peers helped", len(talks._helped_ms), members)
     yield Bound("peers told", len(engine.repair._told_ms), members)
     yield Bound("providers of blocks", engine.sync.providers(), members)
+    yield Bound("replies with blocks", len(engine._replies), members)
     yield Bound("peers served", engine.serving.peers(), members)
     yield Bound("reasons of refusals", len(engine.rejects), REASONS)
     yield Bound("blobs that are fetched", len(desk.fetching), 4 * members)

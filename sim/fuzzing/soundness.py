@@ -24,9 +24,8 @@ from protocol.events import (
 )
 from protocol.messages import MESSAGE_BYTES
 from protocol.offences import OFFENCES
-from protocol.sync import TIMER as SYNC_TIMER
 
-TIMER_KEYS = {"soft", "witness", "release", "late", "view", "repair", SYNC_TIMER}
+TIMER_KEYS = {"soft", "witness", "release", "late", "view", "repair", "hold", "sync", "apply"}
 BUCKETS = {
     durable.BLOCK,
     durable.SNAPSHOT,

@@ -35,6 +35,7 @@ from protocol.messages import (
     Body,
     Certificate,
     CertificateNotice,
+    Have,
     Kind,
     Proposal,
     Statements,
@@ -170,7 +171,11 @@ class Steps:
         block = self.bender.with_its_root(self.victim.engine, block)
         self.victim.forged += 1
         stored = encode(StoredBlock(block, self.bender.certified(block)))
-        self._say(draw.choice(self._others()), Kind.BLOCKS, Blocks((stored,)))
+        giver = self.ground.peers[LIAR]
+        if draw.randrange(8):
+            self._say(giver, Kind.HAVE, Have(self.victim.engine.height + 1, (), b"", True))
+            giver = self.victim.engine.sync.outstanding or giver
+        self._say(giver, Kind.BLOCKS, Blocks((stored,)))
 
     def hear_statements(self, draw: Random) -> None:
         """A batch of statements, some bent, relayed by somebody."""

@@ -10,6 +10,7 @@ from attrs import define, field
 from protocol import durable
 from protocol.algebra import field as fp
 from protocol.engine import Engine
+from protocol.envelope import make_statement
 from protocol.events import (
     Broadcast,
     CancelJob,
@@ -31,14 +32,16 @@ from protocol.events import (
     TimerFired,
 )
 from protocol.jobs import EvaluateJob, EvaluateResult, Job, JobResult, TrainJob, TrainResult, run
+from protocol.keys import Identity
 from protocol.ledger.resume import start_from
+from protocol.messages import Have, Kind
 from sim.fuzzing.histories import LIAR, NODES, VICTIM, Moment
 from sim.fuzzing.soundness import check_effects
 
 MOST_EFFECTS = 60
 MOST_BYTES = 3 * (256 << 10)
 """What one message may make a node do and say: a few repair replies' worth."""
-TIMERS = ("soft", "witness", "release", "late", "view", "repair", "sync")
+TIMERS = ("soft", "witness", "release", "late", "view", "repair", "hold", "sync", "apply")
 
 
 @define(eq=False)
@@ -154,6 +157,15 @@ class Victim:
         assert said <= MOST_BYTES, f"{said} bytes said for one message"
         assert asked <= NODES, f"{asked} fetches for one message"
         return self.engine.rejects.total() - before
+
+    def let_ask(self, identity: Identity) -> bytes:
+        """Let a member say that it has the next block. Return whom the node has asked for it."""
+        height = self.engine.height + 1
+        have = make_statement(
+            identity, self.engine.network, self.engine.state.round, Kind.HAVE, Have(height, (), b"", True)
+        )
+        self.hear(have.to_bytes(), identity.peer)
+        return self.engine.sync.outstanding or identity.peer
 
     def live_on(self) -> None:
         """Deadlines pass, repair goes round, views end: nothing that was heard makes that fail."""

@@ -106,8 +106,10 @@ class _Book:
         if not accepted:
             grade = median_low([o.change for o in openings.values() if o.vote])
             share = Fraction(grade - rule.free_step, rule.full_step - rule.free_step)
+            since = self.round - (self.best[0] if self.best else 0)
+            fresh = 1 / (1 + Fraction(since, rule.patience))
             for peer in members:
-                owed[peer] += int(gamma * min(Fraction(1), max(Fraction(0), share)))
+                owed[peer] += int(gamma * min(Fraction(1), max(Fraction(0), share)) * fresh)
         if 4 * len(winners) >= 3 * (len(winners) + len(losers)):
             for peer in losers:
                 owed[peer] += gamma * rule.contrary_permille // 1000

@@ -16,7 +16,7 @@ from sim.mutants.planting import Hunter, Mutant, Swap
 
 
 def _whole_gamma(right: Any) -> Any:
-    def member_price(self: Judgement, grade: int, gamma: int) -> int:
+    def member_price(self: Judgement, grade: int, gamma: int, age: int) -> int:
         return gamma
 
     return member_price

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from protocol.codec import decode, encode
-from protocol.envelope import Envelope
+from protocol.envelope import Envelope, make_statement
 from protocol.ledger.block import StoredBlock, decode_block
 from protocol.ledger.state import Phase
 from protocol.messages import (
@@ -115,10 +115,12 @@ def test_bent_blocks_that_all_members_certify_are_taken_only_if_they_are_valid(d
     envelope = draw.choice(moment.proposals())
     block = BENDER.with_its_root(victim.engine, BENDER.bent_block(decode_block(envelope.payload), draw))
     stored = encode(StoredBlock(block, BENDER.certified(block)))
-    blocks = BENDER.signed(
-        attrs.evolve(envelope, kind=int(Kind.BLOCKS), body=encode(Blocks((stored,))), payload=b"")
-    )
-    refused = victim.hear(encode(blocks), blocks.sender)
+    asked = victim.let_ask(GROUND.identities[LIAR])
+    giver = next(identity for identity in GROUND.identities if identity.peer == asked)
+    round_ = victim.engine.state.round
+    reply = make_statement(giver, GROUND.network, round_, Kind.BLOCKS, Blocks((stored,)))
+    refused = victim.hear(reply.to_bytes(), asked)
+    assert not victim.engine.rejects["unasked"]
     assert victim.engine.height == moment.height + (not refused)
     assert victim.engine.state.supply_units == supply
     victim.live_on()

@@ -168,11 +168,18 @@ def test_raw_losses_stay_with_the_voter_and_flocks_opening_is_what_it_was() -> N
 
 
 def test_a_refusal_costs_next_to_nothing_near_the_tolerance_and_gamma_far_from_it() -> None:
-    prices = [RULE.member_price(grade, 8 * MICRO) for grade in range(-16, 17)]
+    prices = [RULE.member_price(grade, 8 * MICRO, 0) for grade in range(-16, 17)]
     assert prices == sorted(prices)
-    assert RULE.member_price(RULE.free_step, 8 * MICRO) == 0
-    assert 0 < RULE.member_price(RULE.free_step + 1, 8 * MICRO) < 3 * MICRO
-    assert RULE.member_price(16, 8 * MICRO) == 8 * MICRO
+    assert RULE.member_price(RULE.free_step, 8 * MICRO, 0) == 0
+    assert 0 < RULE.member_price(RULE.free_step + 1, 8 * MICRO, 0) < 3 * MICRO
+    assert RULE.member_price(16, 8 * MICRO, 0) == 8 * MICRO
+
+
+def test_a_refusal_costs_less_the_longer_no_better_model_was_found() -> None:
+    prices = [RULE.member_price(16, 8 * MICRO, age) for age in (0, 32, 96, 1_000)]
+    assert prices[:3] == [8 * MICRO, 4 * MICRO, 2 * MICRO]
+    assert 0 < prices[3] < MICRO // 2
+    assert sum(RULE.member_price(16, 8 * MICRO, age) for age in range(1_000)) < 1_000 * MICRO
 
 
 def test_a_contrary_vote_costs_nothing_while_the_margin_is_small() -> None:

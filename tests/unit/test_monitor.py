@@ -110,7 +110,7 @@ class Watched:
         fields = {
             "member": True, "validator": True, "stake_units": stake * MICRO, "least_units": 8 * MICRO,
             "gamma_units": 8 * MICRO, "drawn": True, "eligible": True, "undrawn_ppm": 200_000, "seats": 8,
-            "eligible_nodes": 10,
+            "eligible_nodes": 10, "synced": False,
         }  # fmt: skip
         self.tell("account", round=round_, **{**fields, **more})
 
@@ -211,6 +211,10 @@ def test_peers_that_flap_are_no_flood(period_s: int) -> None:
             by_peer[peer] = by_peer.get(peer, 0) + 1
     assert by_peer
     assert max(by_peer.values()) <= 14
+    quick = [
+        line for line in watched.lines("no_peer") if line.get("times", 1) > 1 and line["state"] == "begun"
+    ]
+    assert all("it has come and gone 5 times since" in line["what"] for line in quick)
 
 
 def test_another_genesis_names_both_networks_and_does_not_count_for_the_quorum() -> None:
@@ -389,6 +393,8 @@ def test_what_a_node_missed_while_it_was_away_is_not_held_against_it() -> None:
     for role, step in (("proposer", "training"), ("proposer", "receipt"), ("voter", "evaluation")):
         watched.tell("part", round=2, phase="CONTRIBUTE", role=role, counted=False, step=step, synced=True,
                      elapsed_ms=1, deadline_ms=5_000)  # fmt: skip
+    for role, step in (("proposer", "training"), ("voter", "attestation")):
+        watched.part(role, 3, step, elapsed_ms=400)  # started again in the middle of the phase
     assert watched.lines() == []
 
 
@@ -516,7 +522,11 @@ def test_a_streak_of_bad_luck_is_no_warning_and_a_longer_one_is() -> None:
     (missed,) = watched.lines("advert_missed")
     assert missed["rounds"] == 3
     assert watched.states("never_drawn") == ["begun", "ended"]
-    watched.account(10, drawn=None)  # a round that waits for adverts has no roles
+    watched.account(10, eligible=True)
+    for round_ in range(11, 40):  # it was away, and hears of them all at once
+        watched.account(round_, drawn=False, eligible=False, synced=True)
+    assert watched.states("advert_missed") == ["begun", "ended"]
+    watched.account(40, drawn=None)  # a round that waits for adverts has no roles
 
 
 def test_what_a_library_repeats_is_written_once_in_ten_seconds() -> None:

@@ -186,7 +186,8 @@ def test_judgements() -> None:
         assert case["grade"] == ordered[(len(ordered) - 1) // 2]
         span = rule["full_step"] - rule["free_step"]
         above = max(0, min(span, case["grade"] - rule["free_step"]))
-        assert case["member_units"] == gamma * above // span
+        patience = rule["patience"]
+        assert case["member_units"] == gamma * above * patience // (span * (patience + case["age"]))
         clear = len(ordered) - 1 >= 3
         assert case["contrary_units"] == (gamma * rule["contrary_permille"] // 1000 if clear else 0)
     for case in document("judgement.json")["genesis"]:
