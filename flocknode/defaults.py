@@ -111,7 +111,7 @@ def describe_pace(params: ProtocolParams) -> str:
         return "rounds without end"
     words = [f"a round every {pace.interval_ms / 1000:g} s"] if pace.interval_ms else []
     if pace.rounds:
-        words.append(f"{pace.rounds} rounds")
+        words.append(f"{pace.rounds} round{'s' * (pace.rounds > 1)}")
     if pace.patience:
         words.append(f"rests after {pace.patience} rounds without a better model")
     if pace.heeds_done:

@@ -23,7 +23,7 @@ from attrs import field, frozen
 from flocknode.observe.log import make_logger
 from flocknode.startup import start_event
 from flocknode.store import Store, open_reader
-from protocol import durable
+from protocol import durable, keys
 from protocol.events import Persist
 from protocol.ledger.block import decode_stored_block
 from protocol.ledger.chain import replay
@@ -111,7 +111,8 @@ def _start(directory: Path, genesis: Genesis, is_snapshot_lost: bool = False) ->
 
 
 def _verify(directory: Path, genesis: Genesis) -> None:
-    """Check everything from genesis."""
+    """Check everything from genesis, as a new process does, which remembers no signature."""
+    keys.verify.cache_clear()
     with open_reader(directory) as reader:
         deque(replay(genesis, lambda: (decode_stored_block(data) for _, data in reader.blocks())), maxlen=0)
 
