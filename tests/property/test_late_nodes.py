@@ -1,4 +1,4 @@
-"""The bar for late nodes sees what it is for: without the rules of PROTOCOL.md section 7.3 it does not hold."""
+"""The bar for late nodes sees what it is for: without the rules of section 7.3 it does not hold."""
 
 from __future__ import annotations
 
