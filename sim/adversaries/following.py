@@ -16,7 +16,7 @@ from sim.adversaries.tampering import StatementTampering
 
 @define(eq=False)
 class Following(StatementTampering):
-    """Keeps a ledger of its own, replayed from what its node stores."""
+    """Keep a ledger of its own, from where its node's ends at start and by the blocks that it stores."""
 
     genesis: Genesis
     chain: Chain = field(init=False)
@@ -27,8 +27,8 @@ class Following(StatementTampering):
     def events(self, event: Event) -> list[Event]:
         if isinstance(event, Start):
             self.chain = Chain.at_genesis(self.genesis)
-            for _, value in sorted(event.records.get(durable.BLOCK, {}).items()):
-                self._take(value)
+            if event.ledger is not None:
+                self.chain.state, self.chain.head = event.ledger.state, event.ledger.head
         return super().events(event)
 
     def effects(self, effects: list[Effect]) -> list[Effect]:
