@@ -48,9 +48,9 @@ class BestModel:
 class Opinion:
     """What an opened vote says beyond +1 or -1.
 
-    `change`: the worse of the candidate's comparisons with the current and the best model, in half doublings
-    of what this voter cannot tell from noise: 0 within it, k > 0 where it is worse by at most 2^(k/2) times
-    that and by more than 2^((k-1)/2) times, below zero where it is better by as much, clipped to +-16.
+    `change`: how much worse the candidate is (`Judgement.relative_change`), in half doublings of what this
+    voter cannot tell from noise: 0 within it, k > 0 where it is worse by at most 2^(k/2) times that and by
+    more than 2^((k-1)/2) times, below zero where it is better by as much, clipped to +-16.
     `improves`: its loss is below the best model's. `done`: the voter's task says that it is done.
     """
 
@@ -159,7 +159,10 @@ class Judgement:
     # -- a voter ---------------------------------------------------------------------------------
 
     def relative_change(self, losses: Losses, yardstick: Yardstick) -> float | None:
-        """Return by what part the candidate is worse than the worse of its comparisons; None: not comparable.
+        """Return by what part the candidate is worse, negative where it is better; None: not comparable.
+
+        Against the current model alone where it is better than that by more than the tolerance, else the
+        worse of the comparisons with the current and the best model.
 
         At most `LARGEST_CHANGE` by magnitude, and that where the candidate's loss is not finite while the
         current model's is: it is too wild. The vote does not go by this number, which is rounded.
@@ -170,18 +173,19 @@ class Judgement:
     def form_opinion(self, losses: Losses, yardstick: Yardstick, done: bool = False) -> tuple[int, Opinion]:
         """Return the vote and the opinion that these losses lead to.
 
-        +1 iff the candidate is worse than neither the current nor the best model by more than the tolerance.
-        Who cannot measure the current model, or failed to measure the candidate, abstains.
+        +1 iff the candidate is worse than neither the current nor the best model by more than the tolerance,
+        or better than the current one by more than that: a step back from a poison that was accepted is good,
+        however far the best model is still off. Who cannot measure the current model, or failed to measure
+        the candidate, abstains.
         """
         worse = self._worse(losses, yardstick)
         if worse is None:
             return 0, Opinion()
-        tolerance = Fraction(self.tolerance_permille, PERMILLE)
-        square = (worse / max(tolerance, Fraction(yardstick.noise))) ** 2
+        square = (worse / max(self._tolerance, Fraction(yardstick.noise))) ** 2
         step = next((k for k in range(MAX_CHANGE) if square <= 1 << k), MAX_CHANGE)
         best, candidate = _usable(losses.best), losses.candidate
         improves = best is not None and candidate is not None and candidate < best
-        return (1 if worse <= tolerance else -1), Opinion(step if worse > 0 else -step, improves, done)
+        return (1 if worse <= self._tolerance else -1), Opinion(step if worse > 0 else -step, improves, done)
 
     def is_sound(self, vote: int, opinion: Opinion) -> bool:
         """Return whether vote and opinion can stand in one opening: who abstains says nothing else."""
@@ -198,8 +202,14 @@ class Judgement:
         best = _usable(losses.best)
         known = yardstick.measured(losses, 0, None).largest
         least = Fraction(known) * self.floor_permille / PERMILLE
-        references = [reference for reference in (current, best) if reference is not None]
-        return max(_change(candidate, reference, least) for reference in references)
+        against_current = _change(candidate, current, least)
+        if best is None or against_current < -self._tolerance:
+            return against_current
+        return max(against_current, _change(candidate, best, least))
+
+    @property
+    def _tolerance(self) -> Fraction:
+        return Fraction(self.tolerance_permille, PERMILLE)
 
     # -- the ledger ------------------------------------------------------------------------------
 

@@ -1,8 +1,9 @@
 """Votes: what an honest voter seals is what it measured, under the contract of its network.
 
 docs/PROTOCOL.md section 6: under FLock's contract "+1 if the candidate's loss is at most the current loss
-plus tolerance"; under the interim rule "+1 iff the candidate is worse than neither the current nor the best
-model by more than the tolerance". Worked out here in whole numbers, as products.
+plus tolerance"; under the interim rule +1 iff the candidate "is better than the current model by more than
+the tolerance, or worse than neither the current nor the best model by more than the tolerance". Worked out
+here in whole numbers, as products.
 """
 
 from __future__ import annotations
@@ -74,6 +75,11 @@ class Votes:
             return 1 if after <= before + self._params.tolerance_micro else -1
         losses = [loss for _, seen in measured for loss in (seen.current_loss, seen.best_loss)]
         largest = max(abs(Fraction(loss)) for loss in losses if loss is not None and isfinite(loss))
+        if not isfinite(current):
+            return 1
+        scale = max(abs(Fraction(current)) * 1000, largest * rule.floor_permille)
+        if 10**6 * (Fraction(current) - Fraction(candidate)) > scale * rule.tolerance_permille:
+            return 1  # a step back from a worse model
         for loss in (current, result.best_loss):
             if loss is None or not isfinite(loss):
                 continue

@@ -54,6 +54,17 @@ def _current_only(right: Callable[..., Any]) -> Any:
     return worse
 
 
+def _no_way_back(right: Callable[..., Any]) -> Any:
+    def worse(self: Judgement, losses: Losses, yardstick: Any) -> Any:
+        against_current = right(self, evolve(losses, best=None), yardstick)
+        if against_current is None or losses.best is None:
+            return against_current
+        against_best = right(self, evolve(losses, current=losses.best, best=None), yardstick)
+        return max(against_current, against_best)
+
+    return worse
+
+
 def _absolute(right: Callable[..., Any]) -> Any:
     def change(candidate: float, reference: float, least: Any) -> Any:
         return right(candidate - reference + 1.0, 1.0, least)
@@ -123,6 +134,14 @@ JUDGEMENT = (
         caught_by="votes",
         swaps=(Swap(Judgement, "_worse", _current_only),),
         hunters=(Hunter(manifest="interim-ratchet"),),
+    ),
+    Mutant(
+        name="no-way-back",
+        about="a step back from a worse model is refused while the best model is better still",
+        breaks='6: "it is better than the current model by more than the tolerance"',
+        caught_by="votes",
+        swaps=(Swap(Judgement, "_worse", _no_way_back),),
+        hunters=(Hunter(manifest="interim-way-back"),),
     ),
     Mutant(
         name="tolerance-absolute",

@@ -13,7 +13,7 @@ def test_a_follower_goes_on_where_its_nodes_ledger_ends() -> None:
     moment = max(network.moments, key=lambda moment: moment.height)
     genesis = network.founding.genesis
     start = start_from(genesis, moment.records, frozenset())
-    follower = Following(genesis=genesis)
+    follower = Following(network.identities[0], network.network, genesis)
     assert follower.events(start) == [start]
     assert start.ledger is not None
     assert moment.height > 0

@@ -91,6 +91,16 @@ def test_the_ratchet_holds_a_candidate_to_the_best_model_too() -> None:
     assert not opinion(2.0, 1.0, best=1.0)[1].improves
 
 
+def test_a_step_back_from_an_accepted_poison_is_good() -> None:
+    """Else a network would keep a poison for ever: whatever is better is still worse than the best model."""
+    assert opinion(30.0, 8.0, best=1.0)[0] == 1
+    assert opinion(30.0, 8.0, best=1.0)[1].change < 0
+    assert not opinion(30.0, 8.0, best=1.0)[1].improves
+    # Within the tolerance better: no step back, and the ratchet holds.
+    assert opinion(2.0, 1.9, best=1.0)[0] == -1
+    assert opinion(2.0, 1.7, best=1.0)[0] == 1
+
+
 @pytest.mark.parametrize(
     ("current", "candidate", "vote"),
     [
@@ -157,7 +167,7 @@ def test_a_damaged_yardstick_is_told(damage: bytes) -> None:
 
 def test_raw_losses_stay_with_the_voter_and_flocks_opening_is_what_it_was() -> None:
     result, used = EvaluateResult(1.0, 0.5, 0.75, True), calm(0.0)
-    assert judge(INTERIM, result, used) == (1, 0, Opinion(-4, True, True))
+    assert judge(INTERIM, result, used) == (1, 0, Opinion(-5, True, True))
     assert judge(FLOCK, result, used) == (1, MICRO // 2, Opinion())
     assert measure(FLOCK, result, Yardstick(), 1) == Yardstick()
     assert judge(FLOCK, EvaluateResult(1.0, 1.1000001), used)[0] == 1  # whole micro-units
