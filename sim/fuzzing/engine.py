@@ -10,10 +10,11 @@ from random import Random
 
 from attrs import define, field
 
-from sim.fuzzing.bending import Bender, bent_bytes
+from sim.fuzzing.bending import Bender
 from sim.fuzzing.bounds import check_bounds
 from sim.fuzzing.chances import Chances
 from sim.fuzzing.histories import Moment, ground
+from sim.fuzzing.inputs import bent_input, moment_of, seeds_of
 from sim.fuzzing.steps import Steps
 from sim.fuzzing.victim import Victim
 
@@ -47,7 +48,7 @@ class EngineTarget:
 
     def __call__(self, data: bytes) -> None:
         """One execution. Raises whatever the node does wrong."""
-        self._last = index = int.from_bytes(data[:2], "big") % len(self.moments)
+        self._last = index = moment_of(data, len(self.moments))
         life = self._lives.get(index)
         if life is None or len(life.inputs) >= INPUTS_OF_A_LIFE or life.victim.ended is not None:
             life = self._lives[index] = _Life(Victim(self.moments[index], works=False))
@@ -67,12 +68,8 @@ class EngineTarget:
 
     def seeds(self) -> list[bytes]:
         """One input for each moment."""
-        return [index.to_bytes(2, "big") + bytes([index]) * 16 for index in range(len(self.moments))]
+        return seeds_of(len(self.moments))
 
     def bent(self, data: bytes, draw: Random) -> bytes:
         """An input near this one: other steps, often at the same moment."""
-        if draw.randrange(4) == 0:
-            data = draw.randbytes(2) + data[2:]
-        if len(data) < 3 or draw.randrange(4) == 0:
-            return data[:2] + draw.randbytes(1 + draw.randrange(self.input_bytes // 2))
-        return data[:2] + bent_bytes(data[2:], draw)
+        return bent_input(data, draw, self.input_bytes, 4)

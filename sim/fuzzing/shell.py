@@ -47,10 +47,11 @@ from protocol.events import (
 )
 from protocol.jobs import Job
 from protocol.ledger.resume import resume
-from sim.fuzzing.bending import Bender, bent_bytes
+from sim.fuzzing.bending import Bender
 from sim.fuzzing.bounds import check_bounds
 from sim.fuzzing.chances import Chances
 from sim.fuzzing.histories import VICTIM, Moment, ground
+from sim.fuzzing.inputs import bent_input, moment_of, seeds_of
 from sim.fuzzing.steps import Steps
 
 PROFILES = ("hardened",)
@@ -313,7 +314,7 @@ class ShellTarget:
 
     def __call__(self, data: bytes) -> None:
         """Run one input. Raises whatever the node does wrong."""
-        index = int.from_bytes(data[:2], "big") % len(self.moments)
+        index = moment_of(data, len(self.moments))
         life = self._life
         if life is None or life.index != index or len(life.inputs) >= INPUTS_OF_A_LIFE or life.victim.ended:
             self.close()
@@ -333,15 +334,11 @@ class ShellTarget:
 
     def seeds(self) -> list[bytes]:
         """Return one input for each moment."""
-        return [index.to_bytes(2, "big") + bytes([index]) * 16 for index in range(len(self.moments))]
+        return seeds_of(len(self.moments))
 
     def bent(self, data: bytes, draw: Random) -> bytes:
         """Return an input near this one, mostly at the same moment: a node takes long to make."""
-        if draw.randrange(16) == 0:
-            data = draw.randbytes(2) + data[2:]
-        if len(data) < 3 or draw.randrange(4) == 0:
-            return data[:2] + draw.randbytes(1 + draw.randrange(self.input_bytes // 2))
-        return data[:2] + bent_bytes(data[2:], draw)
+        return bent_input(data, draw, self.input_bytes, 16)
 
     def close(self) -> None:
         """End the node of the last execution."""
