@@ -5,17 +5,19 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 
 from attrs import define, field
 
+from protocol.codec import digest
 from protocol.envelope import Statement
 from protocol.jobs import DisputeResult, VerifyResult
 from protocol.ledger import block as blocks
 from protocol.ledger.block import MAX_EVIDENCE, MAX_TRANSACTIONS, BlockBody, Closing, Reason
 from protocol.ledger.settlement import draw_now
 from protocol.ledger.state import LedgerState, Phase, PinnedAdvert
-from protocol.ledger.transactions import apply_transaction
+from protocol.ledger.transactions import Book
 from protocol.messages import AggregateClaim, Contribution, KeyAdvert, Kind, NamedSecret, Reveal, Transaction
 from protocol.params import Challenge
 from protocol.pinning import (
@@ -109,20 +111,40 @@ def equivocations_known(state: LedgerState, pool: Pool) -> tuple[tuple[bytes, by
     return tuple(pairs[sender] for sender in sorted(pairs))[:MAX_EVIDENCE]
 
 
-def applicable_transactions(state: LedgerState, rules: Rules, pool: Pool) -> list[Statement]:
-    """Transactions that apply one after the other, lowest nonce first, at most a block's fill."""
-    chosen: list[Statement] = []
-    waiting = sorted(
-        (s for s in pool.transactions()),
-        key=lambda s: (s.body.nonce if isinstance(s.body, Transaction) else 0, s.sender),
-    )
-    for statement in waiting:
-        assert isinstance(statement.body, Transaction)
-        after = apply_transaction(state, rules.params, statement.sender, statement.body)
-        if after is not None and len(chosen) < MAX_TRANSACTIONS:
-            state = after
-            chosen.append(statement)
+def applicable_transactions(
+    state: LedgerState, rules: Rules, pool: Pool, most: int = MAX_TRANSACTIONS
+) -> list[Statement]:
+    """Return transactions that apply one after the other, at most `most` of them: what a leader takes.
+
+    Senders take turns, each with its own in the order of their numbers, from another one in each round and at
+    each height: a crowd of accounts delays another's transaction, and cannot keep it out.
+    """
+    book, chosen = Book(state, rules.params), list[Statement]()
+    queues: dict[bytes, list[Statement]] = defaultdict(list)
+    for statement in pool.transactions():
+        queues[statement.sender].append(statement)
+    turn = digest("turn", state.beacon, state.height.to_bytes(8, "big"))
+    senders = sorted(queues, key=lambda sender: (sender < turn, sender))
+    for queue in queues.values():
+        queue.sort(key=_number_of, reverse=True)
+    while senders:
+        waiting = []
+        for sender in senders:
+            if len(chosen) == most:
+                return chosen
+            statement = queues[sender].pop()
+            assert isinstance(statement.body, Transaction)
+            if book.apply(sender, statement.body):
+                chosen.append(statement)
+            if queues[sender]:
+                waiting.append(sender)
+        senders = waiting
     return chosen
+
+
+def _number_of(statement: Statement) -> int:
+    assert isinstance(statement.body, Transaction)
+    return statement.body.nonce
 
 
 def _open(state: LedgerState, rules: Rules, tally: Tally, pool: Pool, _: Findings) -> BlockBody | None:

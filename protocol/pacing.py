@@ -83,9 +83,9 @@ class Pacing:
     def has_to_say(self) -> bool:
         """§3.9. Return whether a Ready is due: not in a hold, nor before the transaction it waits for."""
         return not self.desk.clock.held and (
-            not waits_for_transactions(self.desk.state) or self.waiting_transactions() > 0
+            not waits_for_transactions(self.desk.state) or self.has_applicable_transaction()
         )
 
-    def waiting_transactions(self) -> int:
-        """Return how many transactions at hand apply now, at most a block's fill."""
-        return len(applicable_transactions(self.desk.state, self.desk.rules, self.desk.pool))
+    def has_applicable_transaction(self) -> bool:
+        """Return whether any transaction at hand applies now."""
+        return bool(applicable_transactions(self.desk.state, self.desk.rules, self.desk.pool, most=1))

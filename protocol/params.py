@@ -26,6 +26,8 @@ MAX_NODES = 4096
 MAX_WEIGHT = 1 << 16
 """The most samples that a node can claim."""
 GENESIS_BYTES = 4 << 20
+MAX_SUPPLY_UNITS = 1 << 60
+"""Of all accounts and the pool together: whoever gets it all has a stake that any record can carry."""
 
 
 class ParamsError(ValueError):
@@ -222,6 +224,9 @@ class Genesis:
             raise ParamsError(f"members: at least 4 nodes are needed, not {len(peers)}")
         if len(peers) > MAX_NODES:
             raise ParamsError(f"members: at most {MAX_NODES} nodes, not {len(peers)}")
+        supply = self.pool_units + sum(member.stake_units for member in self.members)
+        if supply > MAX_SUPPLY_UNITS:
+            raise ParamsError(f"members, pool_units: {supply} units in all, at most {MAX_SUPPLY_UNITS}")
 
     def to_bytes(self) -> bytes:
         """The canonical encoding whose hash names the network."""

@@ -33,7 +33,8 @@ from protocol.tally import bitmap, members_of
 FANOUT = 2
 REPLY_BYTES = 256 << 10
 
-_KINDS = tuple(sorted(int(kind) for kind in STATEMENT_KINDS))
+_KINDS = tuple(sorted(map(int, STATEMENT_KINDS), key=lambda kind: (kind == Kind.TRANSACTION, kind)))
+"""Transactions come last: of them there may be many, and no round waits for one."""
 _NEXT_ADVERTS = 0
 """In a `Have`, the kind under which the adverts of the next round stand."""
 

@@ -271,6 +271,7 @@ def _transactions(closing: blocks.Closing, opener: Opener) -> list[Statement]:
         all(statement.kind is Kind.TRANSACTION for statement in statements),
         "transactions: a statement of another kind",
     )
+    _require(all(statement.round == 0 for statement in statements), "transactions: signed with a round")
     return statements
 
 

@@ -100,7 +100,8 @@ def _trusting_chain(genesis: Genesis) -> Chain:
 
 def _decode_snapshot(data: bytes) -> LedgerPosition:
     try:
-        return decode(LedgerPosition, data, durable.RECORD_BYTES)
+        # What the node itself has written is as long as its state is.
+        return decode(LedgerPosition, data, len(data))
     except DecodeError as error:
         raise ChainError(0, f"the snapshot of the ledger's state is damaged: {error}") from error
 

@@ -237,7 +237,7 @@ def reform(
     after = _transact(state, params, transactions)
     if after.accounts == state.accounts:
         return None
-    if state.rests and not after.rests:
+    if state.rests and not after.rests and after.learning.phase is Phase.SHARE:
         return after
     return evolve(
         after,

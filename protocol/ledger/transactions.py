@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from enum import StrEnum
 
-from attrs import evolve, frozen
+from attrs import define, evolve, field, frozen
 
 from protocol.envelope import Statement
 from protocol.ledger.economy import UNITS
@@ -104,14 +104,19 @@ def obstacle_to(
     state: LedgerState, params: ProtocolParams, sender: bytes, transaction: Transaction
 ) -> Obstacle | None:
     """§6. Return why a transaction does not apply to `state`; None if it does."""
-    account = state.account(sender)
+    return _obstacle(state.account(sender), bond_units(state, params, sender), params, sender, transaction)
+
+
+def _obstacle(
+    account: Account | None, bond: int, params: ProtocolParams, sender: bytes, transaction: Transaction
+) -> Obstacle | None:
     if account is None:
         return Obstacle(Cause.NO_ACCOUNT)
     if transaction.nonce < account.nonce:
         return Obstacle(Cause.NUMBER_USED, number=transaction.nonce)
     if transaction.nonce > account.nonce:
         return Obstacle(Cause.NUMBER_AHEAD, number=account.nonce)
-    stake, bond = account.stake_units, bond_units(state, params, sender)
+    stake = account.stake_units
     match transaction.kind:
         case TransactionKind.TRANSFER | TransactionKind.FUND:
             if transaction.kind is TransactionKind.TRANSFER and transaction.peer == sender:
@@ -135,39 +140,64 @@ def obstacle_to(
     return None
 
 
+@define(eq=False)
+class Book:
+    """Apply transactions one after the other; the accounts are put in order once, by `close`."""
+
+    state: LedgerState
+    params: ProtocolParams
+    _accounts: dict[bytes, Account] = field(init=False)
+    _pool_units: int = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._accounts, self._pool_units = dict(self.state.accounts), self.state.pool_units
+
+    def apply(self, sender: bytes, transaction: Transaction) -> bool:
+        """§6. Apply a transaction; return False, and change nothing, where it does not apply."""
+        accounts = self._accounts
+        bond = bond_units(self.state, self.params, sender)
+        account = accounts.get(sender)
+        if account is None or _obstacle(account, bond, self.params, sender, transaction) is not None:
+            return False
+        account = evolve(account, nonce=account.nonce + 1)
+        amount = transaction.amount_units
+        match transaction.kind:
+            case TransactionKind.TRANSFER:
+                account = evolve(account, stake_units=account.stake_units - amount)
+                recipient = accounts.get(transaction.peer, Account(0, False))
+                accounts[transaction.peer] = evolve(recipient, stake_units=recipient.stake_units + amount)
+            case TransactionKind.FUND:
+                account = evolve(account, stake_units=account.stake_units - amount)
+                self._pool_units += amount
+            case TransactionKind.JOIN:
+                account = evolve(account, member=True)
+            case TransactionKind.LEAVE:
+                account = evolve(account, member=False)
+            case TransactionKind.CANCEL:
+                pass
+        accounts[sender] = account
+        return True
+
+    def close(self) -> LedgerState:
+        """Return the state after all that applied."""
+        accounts = tuple(sorted(self._accounts.items()))
+        return evolve(self.state, accounts=accounts, pool_units=self._pool_units)
+
+
 def apply_transaction(
     state: LedgerState, params: ProtocolParams, sender: bytes, transaction: Transaction
 ) -> LedgerState | None:
     """§6. Return the state after a transaction, or None where it does not apply."""
-    if obstacle_to(state, params, sender, transaction) is not None:
-        return None
-    accounts, pool = dict(state.accounts), state.pool_units
-    account = accounts[sender]
-    account = evolve(account, nonce=account.nonce + 1)
-    amount = transaction.amount_units
-    match transaction.kind:
-        case TransactionKind.TRANSFER:
-            account = evolve(account, stake_units=account.stake_units - amount)
-            recipient = accounts.get(transaction.peer, Account(0, False))
-            accounts[transaction.peer] = evolve(recipient, stake_units=recipient.stake_units + amount)
-        case TransactionKind.FUND:
-            account = evolve(account, stake_units=account.stake_units - amount)
-            pool += amount
-        case TransactionKind.JOIN:
-            account = evolve(account, member=True)
-        case TransactionKind.LEAVE:
-            account = evolve(account, member=False)
-        case TransactionKind.CANCEL:
-            pass
-    accounts[sender] = account
-    return evolve(state, accounts=tuple(sorted(accounts.items())), pool_units=pool)
+    book = Book(state, params)
+    return book.close() if book.apply(sender, transaction) else None
 
 
 def apply_transactions(
     state: LedgerState, params: ProtocolParams, transactions: Iterable[Statement]
 ) -> LedgerState:
     """§6. Return the state after each in turn; one that does not apply is passed over."""
+    book, applied = Book(state, params), False
     for statement in transactions:
         assert isinstance(statement.body, Transaction)
-        state = apply_transaction(state, params, statement.sender, statement.body) or state
-    return state
+        applied |= book.apply(statement.sender, statement.body)
+    return book.close() if applied else state
