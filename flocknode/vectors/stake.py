@@ -97,16 +97,17 @@ def judgement() -> Document:
             "gamma_units": 8_000_001,
             "grade": grade_of(changes),
             "age": age,
-            "member_units": rule.member_price(grade_of(changes), 8_000_001, age),
+            "alert": alert,
+            "member_units": rule.member_price(grade_of(changes), 8_000_001, age, alert),
             "contrary_units": rule.contrary_price(len(changes) - 1, 1, 8_000_001),
         }
         for rule in JUDGEMENTS
         for changes in ((5, -3), (5, 7, -16), (16, 16, 16, 0), (-2, 6, 7, 8, 9))
-        for age in (1, 100)
+        for age, alert in ((1, 8), (100, 32))
     ]
     plain = example_genesis()
     genesis = evolve(plain, params=evolve(plain.params, judgement=JUDGEMENTS[1]))
-    state = evolve(genesis_state(genesis), best=BestModel(7, bytes(range(32))))
+    state = evolve(genesis_state(genesis), best=BestModel(7, bytes(range(32))), alert=9)
     opening = VoteOpening(0, -1, 0, bytes(32), 9, False, True)
     encoded = [
         {

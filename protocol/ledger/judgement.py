@@ -149,6 +149,8 @@ class Judgement:
     full_step: int = field(default=8, validator=int_range(1, MAX_CHANGE))
     contrary_permille: int = field(default=16, validator=int_range(0, PERMILLE))
     patience: int = field(default=32, validator=int_range(1, 1 << 20))
+    strikes: int = field(default=8, validator=int_range(1, 1 << 10))
+    forgive: int = field(default=8, validator=int_range(1, 1 << 10))
 
     def __attrs_post_init__(self) -> None:
         if self.full_step <= self.free_step:
@@ -213,13 +215,23 @@ class Judgement:
 
     # -- the ledger ------------------------------------------------------------------------------
 
-    def member_price(self, grade: int, gamma: int, age: int) -> int:
+    def alert_after(self, alert: int, accepted: bool, grade: int) -> int:
+        """Return the alert after a judged sum: how many refusals above `free_step` there were of late.
+
+        In parts of `forgive` a refusal, at most `strikes` of them; each other judged sum takes one part off.
+        """
+        if accepted or grade <= self.free_step:
+            return max(0, alert - 1)
+        return min(self.strikes * self.forgive, alert + self.forgive)
+
+    def member_price(self, grade: int, gamma: int, age: int, alert: int) -> int:
         """Return what each member of a sum that was refused with this grade pays, in units.
 
-        `age`: rounds since the one that made the best model.
+        `age`: rounds since the one that made the best model. `alert`: with this refusal (`alert_after`).
         """
         above = max(0, min(grade, self.full_step) - self.free_step)
-        return gamma * above * self.patience // ((self.full_step - self.free_step) * (self.patience + age))
+        whole = (self.full_step - self.free_step) * (self.patience + age) * self.strikes * self.forgive
+        return gamma * above * self.patience * alert // whole
 
     def contrary_price(self, winning: int, losing: int, gamma: int) -> int:
         """Return what each vote against the verdict pays: nothing unless three quarters were of one mind."""

@@ -151,12 +151,14 @@ def settle_judgement(
     contrary = [peer for peer, vote in opened.items() if vote == (-1 if accepted else 1)]
     grade = grade_of(ballot.opinions[peer].change for peer in opened)
     age = state.round - (0 if state.best is None else state.best.round)
+    alert = rule.alert_after(state.alert, accepted, grade)
     prices = (
-        0 if accepted else rule.member_price(grade, gamma, age),
+        0 if accepted else rule.member_price(grade, gamma, age, alert),
         rule.contrary_price(len(opened) - len(contrary), len(contrary), gamma),
     )
     settlement = settle_judged(state.stakes, members, contrary, prices)
     state = with_tally(settle(state, spared(state, params, settlement)), params, opened)
+    state = evolve(state, alert=alert)
     if not accepted:
         return state
     winners = round_winners(True, members, opened)

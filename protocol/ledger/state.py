@@ -189,6 +189,7 @@ class LedgerState:
     tallies: tuple[Tally, ...] = field(default=(), repr=False, metadata=LEFT_OUT)
     best: BestModel | None = field(default=None, metadata=LEFT_OUT)
     training: Training | None = field(default=None, metadata=LEFT_OUT)
+    alert: int = field(default=0, metadata=LEFT_OUT)
 
     def account(self, peer: bytes) -> Account | None:
         return self._account_of.get(peer)

@@ -43,7 +43,7 @@ class Plan:
     tasks: tuple[str, ...] = TASK_NAMES
     partitions: tuple[str, ...] = PARTITIONS
     sizes: tuple[int, ...] = (5, 7)
-    seeds: tuple[int, ...] = (4, 5, 6)
+    seeds: tuple[int, ...] = (7, 8, 9)
     rounds: int = 1_000
     poison_rounds: int = POISON_ROUNDS
 

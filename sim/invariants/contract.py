@@ -47,6 +47,7 @@ class _Book:
     validators: tuple[bytes, ...]
     tallies: list[tuple[int, int]]
     best: tuple[int, bytes] | None
+    alert: int
     round: int
 
     def gamma(self, winning: int, seats: int) -> int:
@@ -103,11 +104,15 @@ class _Book:
         winners, losers = (sides[1], sides[-1]) if accepted else (sides[-1], sides[1])
         gamma = self.gamma(len(winners), seats)
         owed = dict.fromkeys([*members, *losers], 0)
+        grade = median_low([o.change for o in openings.values() if o.vote])
+        if accepted or grade <= rule.free_step:
+            self.alert -= self.alert > 0
+        else:
+            self.alert = min(rule.strikes * rule.forgive, self.alert + rule.forgive)
         if not accepted:
-            grade = median_low([o.change for o in openings.values() if o.vote])
             share = Fraction(grade - rule.free_step, rule.full_step - rule.free_step)
             since = self.round - (self.best[0] if self.best else 0)
-            fresh = 1 / (1 + Fraction(since, rule.patience))
+            fresh = Fraction(self.alert, rule.strikes * rule.forgive) / (1 + Fraction(since, rule.patience))
             for peer in members:
                 owed[peer] += int(gamma * min(Fraction(1), max(Fraction(0), share)) * fresh)
         if 4 * len(winners) >= 3 * (len(winners) + len(losers)):
@@ -244,6 +249,7 @@ class Contract:
             "validators",
             "tallies",
             "best",
+            "alert",
         ):
             if getattr(found, name) != getattr(book, name):
                 raise InvariantError(f"{where}: the {name.replace('_', ' ')} is not what the contract says")
@@ -270,6 +276,7 @@ def _open(params: ProtocolParams, state: LedgerState) -> _Book:
         validators=state.validators,
         tallies=[(tally.winning, tally.seats) for tally in state.tallies],
         best=None if state.best is None else (state.best.round, state.best.digest),
+        alert=state.alert,
         round=state.round,
     )
 

@@ -16,10 +16,24 @@ from sim.mutants.planting import Hunter, Mutant, Swap
 
 
 def _whole_gamma(right: Any) -> Any:
-    def member_price(self: Judgement, grade: int, gamma: int, age: int) -> int:
+    def member_price(self: Judgement, grade: int, gamma: int, age: int, alert: int) -> int:
         return gamma
 
     return member_price
+
+
+def _whole_at_once(right: Callable[..., int]) -> Any:
+    def member_price(self: Judgement, grade: int, gamma: int, age: int, alert: int) -> int:
+        return right(self, grade, gamma, age, self.strikes * self.forgive)
+
+    return member_price
+
+
+def _unforgiving(right: Callable[..., int]) -> Any:
+    def alert_after(self: Judgement, alert: int, accepted: bool, grade: int) -> int:
+        return max(alert, right(self, alert, accepted, grade))
+
+    return alert_after
 
 
 def _mildest(right: Any) -> Any:
@@ -109,6 +123,22 @@ JUDGEMENT = (
         breaks='6: "the lower median of the changes of the votes"',
         caught_by="contract",
         swaps=(Swap(judgement, "grade_of", _mildest),),
+        hunters=(Hunter(manifest="interim-refusal"),),
+    ),
+    Mutant(
+        name="first-refusal-whole",
+        about="a first refusal costs as much as one of many",
+        breaks='6: "the first costs a part"',
+        caught_by="contract",
+        swaps=(Swap(Judgement, "member_price", _whole_at_once),),
+        hunters=(Hunter(manifest="interim-refusal"),),
+    ),
+    Mutant(
+        name="refusals-never-forgiven",
+        about="good sums take no refusal back",
+        breaks='6: "any other judged sum: max(0, alert - 1)"',
+        caught_by="contract",
+        swaps=(Swap(Judgement, "alert_after", _unforgiving),),
         hunters=(Hunter(manifest="interim-refusal"),),
     ),
     Mutant(

@@ -15,7 +15,7 @@ from sim.figures.local_engine import LocalEngine
 from sim.honest.experiment import FLOCK, HonestRun, execute, least_share, load_problem
 from sim.honest.report import Findings, Plan, run_all, write_report
 
-PLAN = Plan(tasks=("digits",), partitions=("dirichlet",), sizes=(5,), seeds=(4,), rounds=20, poison_rounds=4)
+PLAN = Plan(tasks=("digits",), partitions=("dirichlet",), sizes=(5,), seeds=(4,), rounds=20, poison_rounds=10)
 RUN = HonestRun(task="digits", partition="dirichlet", nodes=5, seed=4, rounds=8)
 
 

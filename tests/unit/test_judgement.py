@@ -177,19 +177,37 @@ def test_raw_losses_stay_with_the_voter_and_flocks_opening_is_what_it_was() -> N
 # -- the ledger ------------------------------------------------------------------------------------
 
 
+WHOLE = RULE.strikes * RULE.forgive
+
+
 def test_a_refusal_costs_next_to_nothing_near_the_tolerance_and_gamma_far_from_it() -> None:
-    prices = [RULE.member_price(grade, 8 * MICRO, 0) for grade in range(-16, 17)]
+    prices = [RULE.member_price(grade, 8 * MICRO, 0, WHOLE) for grade in range(-16, 17)]
     assert prices == sorted(prices)
-    assert RULE.member_price(RULE.free_step, 8 * MICRO, 0) == 0
-    assert 0 < RULE.member_price(RULE.free_step + 1, 8 * MICRO, 0) < 3 * MICRO
-    assert RULE.member_price(16, 8 * MICRO, 0) == 8 * MICRO
+    assert RULE.member_price(RULE.free_step, 8 * MICRO, 0, WHOLE) == 0
+    assert 0 < RULE.member_price(RULE.free_step + 1, 8 * MICRO, 0, WHOLE) < 3 * MICRO
+    assert RULE.member_price(16, 8 * MICRO, 0, WHOLE) == 8 * MICRO
 
 
 def test_a_refusal_costs_less_the_longer_no_better_model_was_found() -> None:
-    prices = [RULE.member_price(16, 8 * MICRO, age) for age in (0, 32, 96, 1_000)]
+    prices = [RULE.member_price(16, 8 * MICRO, age, WHOLE) for age in (0, 32, 96, 1_000)]
     assert prices[:3] == [8 * MICRO, 4 * MICRO, 2 * MICRO]
     assert 0 < prices[3] < MICRO // 2
-    assert sum(RULE.member_price(16, 8 * MICRO, age) for age in range(1_000)) < 1_000 * MICRO
+    assert sum(RULE.member_price(16, 8 * MICRO, age, WHOLE) for age in range(1_000)) < 1_000 * MICRO
+
+
+def test_a_refusal_that_stands_alone_costs_a_part() -> None:
+    """An honest sum on odd data may look like poison once; poison does so again and again."""
+    alert, paid = 0, []
+    for _ in range(9):
+        alert = RULE.alert_after(alert, False, 16)
+        paid.append(RULE.member_price(16, 8 * MICRO, 0, alert))
+    assert paid == [tokens * MICRO for tokens in (1, 2, 3, 4, 5, 6, 7, 8, 8)]
+    for _ in range(RULE.forgive):
+        alert = RULE.alert_after(alert, True, -3)
+    assert alert == WHOLE - RULE.forgive
+    for _ in range(WHOLE):
+        alert = RULE.alert_after(alert, False, RULE.free_step)  # refused within the noise: no strike
+    assert alert == RULE.alert_after(0, True, 0) == 0
 
 
 def test_a_contrary_vote_costs_nothing_while_the_margin_is_small() -> None:

@@ -189,7 +189,8 @@ def test_judgements() -> None:
         span = rule["full_step"] - rule["free_step"]
         above = max(0, min(span, case["grade"] - rule["free_step"]))
         patience = rule["patience"]
-        assert case["member_units"] == gamma * above * patience // (span * (patience + case["age"]))
+        whole = span * (patience + case["age"]) * rule["strikes"] * rule["forgive"]
+        assert case["member_units"] == gamma * above * patience * case["alert"] // whole
         clear = len(ordered) - 1 >= 3
         assert case["contrary_units"] == (gamma * rule["contrary_permille"] // 1000 if clear else 0)
     for case in document("judgement.json")["genesis"]:
