@@ -139,7 +139,7 @@ JUDGEMENT = (
         breaks='6: "any other judged sum: max(0, alert - 1)"',
         caught_by="contract",
         swaps=(Swap(Judgement, "alert_after", _unforgiving),),
-        hunters=(Hunter(manifest="interim-refusal"),),
+        hunters=(Hunter(manifest="interim-forgiven"),),
     ),
     Mutant(
         name="refusal-pays-somebody",
