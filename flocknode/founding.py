@@ -28,6 +28,7 @@ from flocknode.transport.base import Member
 from protocol.blob import blob_digest
 from protocol.checkpoint import initial_checkpoint
 from protocol.keys import Identity
+from protocol.ledger.transactions import tokens_text
 from protocol.params import (
     MICRO,
     PROFILES,
@@ -43,6 +44,9 @@ from protocol.sortition import SortitionError, default_roles
 
 STAKE_UNITS = round(STAKE_TOKENS * MICRO)
 """FLock's initial stake: 64 tokens a node."""
+
+FEWEST_VALIDATORS = 4
+"""With fewer no round is ever opened (docs/PROTOCOL.md section 3.1)."""
 
 Draw = Callable[[str], bytes]
 """32 bytes for one named use: from the operating system, or from a seed where a run is to be repeated."""
@@ -103,6 +107,17 @@ def network_params(plan: Plan) -> ProtocolParams:
         raise ConfigError(
             f"{n_proposers} proposers leave no aggregator among {plan.nodes} nodes: "
             f"at most {plan.nodes - 1}, because an aggregator never proposes"
+        )
+    if params.n_voters >= plan.nodes:
+        raise ConfigError(
+            f"{params.n_voters} voters among {plan.nodes} nodes: "
+            f"at most {plan.nodes - 1}, all but the aggregator"
+        )
+    stakes = [plan.stakes.get(index, plan.stake_units) for index in range(plan.nodes)]
+    if sum(stake >= params.min_stake_units for stake in stakes) < FEWEST_VALIDATORS:
+        raise ConfigError(
+            f"stakes of {', '.join(tokens_text(stake) for stake in sorted(set(stakes)))} tokens: "
+            f"a validator needs {tokens_text(params.min_stake_units)}, and a network four validators"
         )
     return params
 

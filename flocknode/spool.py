@@ -140,6 +140,8 @@ class Spool:
         """The files of each order that was given to the engine, until it is taken."""
         self._done: set[Path] = set()
         """Files not to be looked at again in this life: told of, or taken and not to be removed."""
+        self._unread: set[Path] = set()
+        """Files that could not be read, and were told of."""
         self._unlisted = False
 
     def hear(self) -> tuple[list[bytes], list[str]]:
@@ -155,6 +157,7 @@ class Spool:
             self._unlisted = True
             return orders, troubles
         waiting = {path for paths in self._heard.values() for path in paths}
+        self._unread.intersection_update(entries)
         for path in entries:
             if path in waiting or path in self._done:
                 continue
@@ -164,12 +167,14 @@ class Spool:
                 order = _read_order(path)
             except FileNotFoundError:
                 continue
-            except OSError as error:
-                self._done.add(path)
-                troubles.append(f"an order cannot be read: {error} ({_whose(path)})")
+            except OSError as error:  # perhaps for now only: it is tried again, and told once
+                if path not in self._unread:
+                    troubles.append(f"an order cannot be read: {error} ({_whose(path)})")
+                self._unread.add(path)
             except DecodeError as error:
                 troubles.append(f"{path}: no order: {error}{self._set_aside(path)}")
             else:
+                self._unread.discard(path)
                 if order.id not in self._heard:
                     orders.append(encode(order))
                 self._heard.setdefault(order.id, []).append(path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,22 @@ from flocknode.cli.stake_options import contract_option, gamma_option
 
 if TYPE_CHECKING:
     from flocknode.founding import Plan
+
+
+MOST_TOKENS = 10**9
+
+
+class _Amount(click.FloatRange):
+    """An amount of tokens: neither infinite nor no number."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        amount = super().convert(value, param, ctx)
+        if not isfinite(amount):
+            self.fail(f"{value} is no amount of tokens", param, ctx)
+        return float(amount)
+
+
+FINITE = _Amount(0, MOST_TOKENS)
 
 
 @click.group()
@@ -34,10 +51,22 @@ def network() -> None:
 @click.option("--profile", default="hardened", show_default=True, help="hardened or vcdfl.")
 @click.option("--proposers", type=int, help="Proposers a round.  [default: by the number of nodes]")
 @click.option("--voters", type=int, help="Voters a round.  [default: by the number of nodes]")
-@click.option("--partition", default="iid", show_default=True, help="iid or dirichlet: how data are dealt.")
+@click.option(
+    "--partition",
+    type=click.Choice(["iid", "dirichlet"]),
+    default="iid",
+    show_default=True,
+    help="How data are dealt.",
+)
 @click.option("--alpha", default=0.5, show_default=True, help="Concentration of a dirichlet partition.")
-@click.option("--seed", default=0, show_default=True, help="Of the shards and the initial model.")
-@click.option("--stake", default=64.0, show_default=True, help="Tokens each node starts with.")
+@click.option(
+    "--seed",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    help="Seed of the shards and the initial model.",
+)
+@click.option("--stake", type=FINITE, default=64.0, show_default=True, help="Tokens each node starts with.")
 @click.option(
     "--interval",
     "interval_s",
@@ -76,7 +105,7 @@ def network() -> None:
 @click.option(
     "--pool",
     metavar="TOKENS",
-    type=float,
+    type=FINITE,
     help="Tokens to reward winners with.  [default: 10 for each of the pool's rounds]",
 )
 @click.option(

@@ -88,9 +88,9 @@ REPLACE = click.option("--replace", type=NUMBER, metavar="NUMBER", help="Take th
 ENDS = """
 
     The command talks to the running node, which numbers the order, or refuses it and says why. It waits for
-    the block that carries it, and prints that block's height and the new stake. Exit code: 0 carried, 1
-    refused or failed, 3 not known yet (time-out, or the node is not running; the order is then left for its
-    next start).
+    the block that carries it, and prints that block's height and the new stake. Exit code: 0 carried (with
+    --no-wait: numbered, or left for a node that is down), 1 refused or failed, 3 not known yet (time-out, or
+    the node is not running; the order is then left for its next start), 130 Ctrl-C.
 """
 
 

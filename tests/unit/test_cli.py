@@ -320,7 +320,7 @@ def test_bad_addresses_are_told(arguments: tuple[str, ...], words: list[str], tm
         (["--proposers", "5"], ["no aggregator"]),
         (["--proposers", "2"], ["n_proposers"]),
         (["--partition", "sideways"], ["partition"]),
-        (["--stake", "-1"], ["stake_units"]),
+        (["--stake", "-1"], ["--stake"]),
     ],
 )
 def test_bad_network_options_are_told(options: list[str], words: list[str], tmp_path: Path) -> None:

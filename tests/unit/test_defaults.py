@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import attrs
 import pytest
 from click.testing import CliRunner
 
 from flocknode.cli.main import main
-from flocknode.config import load_node_dir
+from flocknode.config import ConfigError, load_node_dir
 from flocknode.defaults import (
     DEMO_INTERVAL_S,
     HORIZON_ROUNDS,
@@ -24,9 +25,9 @@ from flocknode.defaults import (
 )
 from flocknode.demo.options import DemoOptions
 from flocknode.demo.plan import plan_of
-from flocknode.founding import network_params
+from flocknode.founding import Plan, network_params
 from protocol.ledger.economy import UNITS
-from protocol.params import Genesis, ProtocolParams
+from protocol.params import MICRO, Genesis, ProtocolParams
 
 NODES = [word for n in range(5) for word in ("--node", f"/ip4/127.0.0.1/tcp/{4001 + n}")]
 DIFFER = {"pace", "pool_rounds"}
@@ -101,3 +102,17 @@ def test_a_pace_in_words() -> None:
     assert words(interval_s=0, rests=False) == "rounds without end"
     with pytest.raises(PaceError, match="--interval"):
         PaceOptions(interval_s=1e9).pace(voters_say_done=False)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"stake_units": MICRO}, "stakes of 1 tokens: a validator needs 8, and a network four validators"),
+        ({"stakes": {0: 0}}, "a network four validators"),
+        ({"voters": 4}, "4 voters among 4 nodes: at most 3"),
+    ],
+)
+def test_a_network_that_could_never_run_is_not_founded(options: dict[str, Any], words: str) -> None:
+    addresses = tuple(f"/ip4/127.0.0.1/tcp/{4001 + index}" for index in range(4))
+    with pytest.raises(ConfigError, match=words):
+        network_params(Plan(task="digits", addresses=addresses, **options))

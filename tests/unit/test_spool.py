@@ -111,3 +111,22 @@ def test_a_view_is_there_whole_or_not_at_all(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "orders.json").read_text())["height"] == 1
     assert (tmp_path / "orders.json").stat().st_mode & 0o777 == 0o600
     assert not (tmp_path / "orders.json.partial").exists()
+
+
+def test_an_order_that_could_not_be_read_for_a_moment_is_heard_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It used to be left for the whole life of the node, and its command waited for ever."""
+    order = new_order(TransactionKind.FUND, bytes(32), 5)
+    submit(tmp_path, order)
+    hearing = Spool(tmp_path)
+
+    def no_descriptor(*_: object, **__: object) -> int:
+        raise OSError(24, "Too many open files")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(spool_module.os, "open", no_descriptor)
+        orders, (trouble,) = hearing.hear()
+        assert (orders, "Too many open files" in trouble) == ([], True)
+        assert hearing.hear() == ([], [])  # told once
+    assert hearing.hear() == ([encode(order)], [])
