@@ -93,7 +93,8 @@ def number_order(
         old = waiting.get(order.replaces)
         if old is None:
             return wanted, Obstacle(Cause.NOTHING_WAITS, number=order.replaces)
-        if old.revision >= MAX_REVISION - 1:  # the last one is kept for a cancel, which must outrank all
+        # The last revision is kept for a cancel, which must outrank all.
+        if old.revision >= MAX_REVISION - (wanted.kind is not TransactionKind.CANCEL):
             return wanted, Obstacle(Cause.REPLACED_TOO_OFTEN, number=order.replaces)
         wanted = evolve(wanted, revision=old.revision + 1)
     elif order.kind is TransactionKind.CANCEL:

@@ -138,6 +138,12 @@ def test_numbers_are_the_lowest_free_ones_and_no_more_than_a_window_wait() -> No
     _, obstacle = numbered(order(K.CANCEL, replaces=8), waiting, at)
     assert obstacle is not None
     assert obstacle.cause is Cause.REPLACED_TOO_OFTEN
+    # The last revision is a cancel's, which outranks every other version.
+    waiting[8] = evolve(waiting[8], revision=MAX_REVISION - 1)
+    assert numbered(order(K.CANCEL, replaces=8), waiting, at)[0].revision == MAX_REVISION
+    _, obstacle = numbered(order(K.FUND, 1, replaces=8), waiting, at)
+    assert obstacle is not None
+    assert obstacle.cause is Cause.REPLACED_TOO_OFTEN
 
 
 def test_why_each_must_wait() -> None:
